@@ -1,0 +1,521 @@
+-- complain if script is sourced in psql, rather than via CREATE EXTENSION
+\echo Use "CREATE EXTENSION meritum_cache" to load this file. \quit
+
+CREATE SCHEMA meritum_cache;
+
+COMMENT ON SCHEMA meritum_cache IS
+'tables of the extension meritum_cache; its functions meritum_* are in the schema chosen at CREATE EXTENSION';
+
+/*
+ * Tables
+ */
+
+CREATE TABLE meritum_cache.analytics_cache (
+	cache_id uuid NOT NULL DEFAULT pg_catalog.gen_random_uuid(),
+	provider_id uuid NOT NULL,
+	metric_key pg_catalog.varchar(50) NOT NULL,
+	period_start date NOT NULL,
+	period_end date NOT NULL,
+	dimensions jsonb,
+	value jsonb NOT NULL,
+	computed_at timestamptz NOT NULL,
+	CONSTRAINT analytics_cache_pkey PRIMARY KEY (cache_id),
+	CONSTRAINT analytics_cache_key UNIQUE NULLS NOT DISTINCT
+		(provider_id, metric_key, period_start, period_end, dimensions),
+	CONSTRAINT analytics_cache_period_check CHECK (period_end >= period_start)
+) WITH (fillfactor = 50);
+
+COMMENT ON TABLE meritum_cache.analytics_cache IS
+'one computed figure of one provider in each row; dimensions is null for the provider''s total';
+
+-- A summarizing index keeps updates of computed_at HOT only from version 16
+-- on; before that it would double the cost of every refresh.
+DO $do$
+BEGIN
+	IF pg_catalog.current_setting('server_version_num')::pg_catalog.int4 >= 160000 THEN
+		CREATE INDEX analytics_cache_computed_at ON meritum_cache.analytics_cache
+			USING brin (computed_at);
+	END IF;
+END
+$do$;
+
+CREATE TABLE meritum_cache.metric (
+	metric_key pg_catalog.varchar(50) NOT NULL,
+	grain text NOT NULL,
+	breakdown boolean NOT NULL,
+	description text NOT NULL,
+	CONSTRAINT metric_pkey PRIMARY KEY (metric_key),
+	CONSTRAINT metric_grain_check CHECK (grain IN ('monthly', 'snapshot'))
+);
+
+COMMENT ON TABLE meritum_cache.metric IS
+'the metrics that the extension keeps: grain monthly is stored for each month, snapshot under the running month; breakdown says whether rows with dimensions are kept as well';
+
+CREATE TABLE meritum_cache.event_metric (
+	event_type text NOT NULL,
+	metric_key pg_catalog.varchar(50) NOT NULL,
+	CONSTRAINT event_metric_pkey PRIMARY KEY (event_type, metric_key),
+	CONSTRAINT event_metric_metric_key_fkey FOREIGN KEY (metric_key)
+		REFERENCES meritum_cache.metric (metric_key) ON DELETE CASCADE
+);
+
+COMMENT ON TABLE meritum_cache.event_metric IS
+'the event map: which metrics are recomputed when a claim enters the state event_type (lower case)';
+
+CREATE TABLE meritum_cache.source_table (
+	source text NOT NULL,
+	relation pg_catalog.regclass NOT NULL,
+	columns jsonb NOT NULL,
+	attached_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+	CONSTRAINT source_table_pkey PRIMARY KEY (source)
+);
+
+COMMENT ON TABLE meritum_cache.source_table IS
+'the attached application tables: columns maps the names that the extension uses to those of the table';
+
+CREATE TABLE meritum_cache.claim_fact (
+	provider_id uuid NOT NULL,
+	date_of_service date NOT NULL,
+	claim_id uuid NOT NULL,
+	state text,
+	claim_type text,
+	has_ahcip_detail boolean NOT NULL,
+	has_wcb_detail boolean NOT NULL,
+	ba_number text,
+	functional_centre text,
+	hsc_code text,
+	submitted_fee bigint NOT NULL,
+	assessed_fee bigint NOT NULL,
+	wcb_amount bigint NOT NULL,
+	shadow_billing boolean NOT NULL,
+	time_spent integer NOT NULL,
+	rejection_codes text[],
+	form_id text,
+	timing_tier text,
+	province text,
+	once_rejected boolean NOT NULL,
+	submission_deadline date,
+	created_on date,
+	resolved_on date,
+	CONSTRAINT claim_fact_pkey PRIMARY KEY (provider_id, date_of_service, claim_id)
+) WITH (fillfactor = 80);
+
+COMMENT ON TABLE meritum_cache.claim_fact IS
+'what the metrics read of each live claim; amounts in ten-thousandths of a dollar, state in upper case, a column that no metric reads in the claim''s state is null';
+
+CREATE TABLE meritum_cache.provider_state (
+	provider_id uuid NOT NULL,
+	version bigint NOT NULL DEFAULT 0,
+	facts_zone text,
+	oldest_computed_at timestamptz,
+	full_from date,
+	full_to date,
+	snapshot_on date,
+	refreshed_at timestamptz,
+	refresh_cause text,
+	batch_run bigint,
+	CONSTRAINT provider_state_pkey PRIMARY KEY (provider_id)
+) WITH (fillfactor = 50);
+
+COMMENT ON TABLE meritum_cache.provider_state IS
+'one row for each provider: version grows with each change of its figures; facts_zone is null until the facts are complete; oldest_computed_at is a lower bound over the figures that a refresh keeps current; all monthly figures from full_from to full_to are stored; snapshot_on is the day as of which the snapshot figures are right, null when a change has outdated them';
+
+CREATE TABLE meritum_cache.pending_refresh (
+	note_id bigint GENERATED ALWAYS AS IDENTITY,
+	provider_id uuid,
+	month date,
+	claims uuid[],
+	scope text NOT NULL,
+	keys uuid[],
+	cause text NOT NULL,
+	created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	attempts integer NOT NULL DEFAULT 0,
+	next_attempt_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	seen_xmax xid8,
+	sqlstate text,
+	message text,
+	CONSTRAINT pending_refresh_pkey PRIMARY KEY (note_id)
+);
+
+CREATE INDEX pending_refresh_provider_id ON meritum_cache.pending_refresh (provider_id);
+
+COMMENT ON TABLE meritum_cache.pending_refresh IS
+'durable notes of what is still to be refreshed: scope says of what kind a note is (claims: the claims of a month; month: all of a month; provider: all of a provider; or the source table whose keys are to be looked up)';
+
+CREATE VIEW meritum_cache.failed_refresh AS
+SELECT p.provider_id,
+	   pg_catalog.min(p.created_at) AS since,
+	   pg_catalog.max(p.attempts) AS attempts,
+	   (pg_catalog.array_agg(p.sqlstate ORDER BY p.note_id DESC))[1] AS sqlstate,
+	   (pg_catalog.array_agg(p.message ORDER BY p.note_id DESC))[1] AS message
+  FROM meritum_cache.pending_refresh p
+ WHERE p.attempts OPERATOR(pg_catalog.>=) 10
+ GROUP BY p.provider_id;
+
+COMMENT ON VIEW meritum_cache.failed_refresh IS
+'providers whose refresh failed ten times and is parked; meritum_refresh_provider_metrics(provider_id) tries again and releases it';
+
+CREATE TABLE meritum_cache.job (
+	name text NOT NULL,
+	schedule text NOT NULL,
+	timezone text,
+	command text NOT NULL,
+	enabled boolean NOT NULL DEFAULT true,
+	timeout interval,
+	owner pg_catalog.regrole NOT NULL,
+	CONSTRAINT job_pkey PRIMARY KEY (name)
+);
+
+COMMENT ON TABLE meritum_cache.job IS
+'scheduled commands: schedule is minute, hour, day of month, month, day of week; timezone null means meritum_cache.timezone; each runs as its owner';
+
+CREATE TABLE meritum_cache.job_state (
+	name text NOT NULL,
+	schedule text NOT NULL,
+	timezone text NOT NULL,
+	next_run_at timestamptz,
+	CONSTRAINT job_state_pkey PRIMARY KEY (name)
+) WITH (fillfactor = 50);
+
+COMMENT ON TABLE meritum_cache.job_state IS
+'the worker''s memory of when each enabled job is due next, by the schedule and time zone that it was computed from; null if never';
+
+CREATE TABLE meritum_cache.job_run (
+	run_id bigint GENERATED ALWAYS AS IDENTITY,
+	job_name text NOT NULL,
+	scheduled_at timestamptz,
+	queued_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	started_at timestamptz,
+	finished_at timestamptz,
+	status text NOT NULL,
+	pid integer,
+	as_of date,
+	batch_run bigint,
+	providers_done bigint,
+	providers_total bigint,
+	entries bigint,
+	errors jsonb,
+	message text,
+	CONSTRAINT job_run_pkey PRIMARY KEY (run_id),
+	CONSTRAINT job_run_status_check
+		CHECK (status IN ('queued', 'running', 'succeeded', 'failed', 'aborted'))
+);
+
+CREATE INDEX job_run_job_name ON meritum_cache.job_run (job_name, started_at);
+CREATE INDEX job_run_unfinished ON meritum_cache.job_run (job_name)
+	WHERE status IN ('queued', 'running');
+
+COMMENT ON TABLE meritum_cache.job_run IS
+'one row for each run of a job, updated while it runs; scheduled_at is null for one that was asked for; as_of, batch_run (the run that a batch continues, or itself), providers_* and entries are filled by meritum_refresh_all_providers';
+
+/*
+ * Internal functions
+ */
+
+CREATE FUNCTION meritum_cache.builtin_metric(
+	OUT metric_key text, OUT grain text, OUT breakdown boolean, OUT description text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'builtin_metric'
+LANGUAGE C VOLATILE STRICT PARALLEL SAFE;
+
+COMMENT ON FUNCTION meritum_cache.builtin_metric() IS
+'the metrics that are compiled into the library';
+
+CREATE FUNCTION meritum_cache.note_change() RETURNS trigger
+AS 'MODULE_PATHNAME', 'note_change'
+LANGUAGE C VOLATILE;
+
+COMMENT ON FUNCTION meritum_cache.note_change() IS
+'trigger of the attached tables: notes what changed; its argument is the source name';
+
+CREATE FUNCTION meritum_cache.configuration_changed() RETURNS trigger
+AS 'MODULE_PATHNAME', 'configuration_changed'
+LANGUAGE C VOLATILE;
+
+COMMENT ON FUNCTION meritum_cache.configuration_changed() IS
+'trigger of configuration tables: makes every session read them again';
+
+CREATE FUNCTION meritum_cache.explanatory_codes(codes jsonb) RETURNS text[]
+AS 'MODULE_PATHNAME', 'explanatory_codes'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+
+COMMENT ON FUNCTION meritum_cache.explanatory_codes(jsonb) IS
+'the codes in a JSON array: scalars by their text, objects by their scalar member code; null when there are none';
+
+CREATE TRIGGER configuration_changed
+	AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON meritum_cache.source_table
+	FOR EACH STATEMENT EXECUTE FUNCTION meritum_cache.configuration_changed();
+
+CREATE TRIGGER configuration_changed
+	AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON meritum_cache.event_metric
+	FOR EACH STATEMENT EXECUTE FUNCTION meritum_cache.configuration_changed();
+
+CREATE TRIGGER configuration_changed
+	AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON meritum_cache.job
+	FOR EACH STATEMENT EXECUTE FUNCTION meritum_cache.configuration_changed();
+
+/*
+ * Reading
+ */
+
+CREATE FUNCTION @extschema@.meritum_get_metrics(
+	provider_id uuid, metric_keys text[], period_start date, period_end date,
+	dimensions jsonb DEFAULT NULL)
+RETURNS SETOF meritum_cache.analytics_cache
+AS 'MODULE_PATHNAME', 'meritum_get_metrics'
+LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 100;
+
+COMMENT ON FUNCTION @extschema@.meritum_get_metrics(uuid, text[], date, date, jsonb) IS
+'cached figures of one provider whose period lies within period_start to period_end; with dimensions, those whose dimensions contain it; what is pending is refreshed first; errors: 22004 null argument, 22023 unknown metric or bad period';
+
+CREATE FUNCTION @extschema@.meritum_compute_metrics(
+	provider_id uuid, metric_keys text[], period_start date, period_end date,
+	filter jsonb DEFAULT '{}', as_of date DEFAULT NULL,
+	OUT metric_key text, OUT value jsonb)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'meritum_compute_metrics'
+LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 40;
+
+COMMENT ON FUNCTION @extschema@.meritum_compute_metrics(uuid, text[], date, date, jsonb, date) IS
+'figures of one provider over any range of up to 730 days, computed from its claims and not stored; filter: claim_type, ba_number, location_id, hsc_code, claim_state, a value or an array each; errors: 22004 null argument, 22023 unknown metric or filter, bad range, filter on a metric that reads no claims';
+
+CREATE FUNCTION @extschema@.meritum_is_stale(
+	provider_id uuid, max_age_minutes integer DEFAULT NULL)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'meritum_is_stale'
+LANGUAGE C STABLE PARALLEL RESTRICTED;
+
+COMMENT ON FUNCTION @extschema@.meritum_is_stale(uuid, integer) IS
+'whether a provider has no figures yet, has a change pending, or has a figure of the trailing window older than max_age_minutes (default meritum_cache.stale_after); errors: 22004 null provider, 22023 negative age';
+
+CREATE FUNCTION @extschema@.meritum_freshness(
+	provider_id uuid,
+	OUT oldest_computed_at timestamptz, OUT newest_computed_at timestamptz,
+	OUT pending bigint, OUT pending_since timestamptz,
+	OUT refreshed_at timestamptz, OUT refresh_cause text,
+	OUT snapshot_on date, OUT version bigint)
+RETURNS record
+AS 'MODULE_PATHNAME', 'meritum_freshness'
+LANGUAGE C STABLE PARALLEL RESTRICTED;
+
+COMMENT ON FUNCTION @extschema@.meritum_freshness(uuid) IS
+'why a provider is stale or not: ages of its figures, pending notes, last refresh and its cause, day of the snapshot figures (null: outdated by a change), version';
+
+CREATE FUNCTION @extschema@.meritum_verify(
+	provider_id uuid, repair boolean DEFAULT false,
+	OUT metric_key text, OUT period_start date, OUT period_end date,
+	OUT dimensions jsonb, OUT cached jsonb, OUT computed jsonb)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'meritum_verify'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION @extschema@.meritum_verify(uuid, boolean) IS
+'recomputes a provider''s figures from the source tables and returns those that differ from the cache, none if it is right; a row too many has computed null, a missing one cached null; with repair it corrects them';
+
+CREATE FUNCTION @extschema@.meritum_get_stale_entries(
+	provider_id uuid, max_age_minutes integer DEFAULT NULL)
+RETURNS SETOF meritum_cache.analytics_cache
+AS 'MODULE_PATHNAME', 'meritum_get_stale_entries'
+LANGUAGE C STABLE PARALLEL RESTRICTED ROWS 100;
+
+COMMENT ON FUNCTION @extschema@.meritum_get_stale_entries(uuid, integer) IS
+'figures of one provider computed more than max_age_minutes ago (default meritum_cache.stale_after)';
+
+/*
+ * Writing
+ */
+
+CREATE FUNCTION @extschema@.meritum_upsert_metric(
+	provider_id uuid, metric_key text, period_start date, period_end date,
+	dimensions jsonb, value jsonb)
+RETURNS meritum_cache.analytics_cache
+AS 'MODULE_PATHNAME', 'meritum_upsert_metric'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION @extschema@.meritum_upsert_metric(uuid, text, date, date, jsonb, jsonb) IS
+'inserts or updates one figure and sets its computed_at; dimensions null is the total; errors: 22004 null argument, 22023 unknown metric, bad period';
+
+CREATE FUNCTION @extschema@.meritum_bulk_upsert(provider_id uuid, entries jsonb)
+RETURNS integer
+AS 'MODULE_PATHNAME', 'meritum_bulk_upsert'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION @extschema@.meritum_bulk_upsert(uuid, jsonb) IS
+'inserts or updates an array of {metric_key, period_start, period_end, dimensions?, value, provider_id?} and returns the number of figures written; of two entries with one key the last wins; a wrong entry rejects the call (22023, naming its index, from 0)';
+
+CREATE FUNCTION @extschema@.meritum_delete_expired_entries(provider_id uuid, older_than date)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'meritum_delete_expired_entries'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION @extschema@.meritum_delete_expired_entries(uuid, date) IS
+'deletes figures of one provider whose period_end is before older_than and returns how many';
+
+/*
+ * Refreshing
+ */
+
+CREATE FUNCTION @extschema@.meritum_refresh_provider_metrics(
+	provider_id uuid, metric_keys text[] DEFAULT NULL, as_of date DEFAULT NULL)
+RETURNS integer
+AS 'MODULE_PATHNAME', 'meritum_refresh_provider_metrics'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION @extschema@.meritum_refresh_provider_metrics(uuid, text[], date) IS
+'recomputes the given metrics (default all) for the twelve months ending with as_of (default today) from the source tables and returns the number of entries written; errors: 22004 null provider, 22023 unknown metric, 55000 not attached';
+
+CREATE FUNCTION @extschema@.meritum_handle_claim_state_change(
+	provider_id uuid, claim_type text, new_state text, claim_id uuid DEFAULT NULL)
+RETURNS integer
+AS 'MODULE_PATHNAME', 'meritum_handle_claim_state_change'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION @extschema@.meritum_handle_claim_state_change(uuid, text, text, uuid) IS
+'refreshes the metrics that the event map names for a state, for the month of the claim or the running month, and returns the number of entries written; 0 for a state that is not in the map; errors: 22004 null argument, 42501 the claim is not of that provider and pathway';
+
+CREATE FUNCTION @extschema@.meritum_request_refresh(provider_id uuid)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'meritum_request_refresh'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION @extschema@.meritum_request_refresh(uuid) IS
+'queues a refresh of a stale provider for the background worker; false if it is fresh or queued already';
+
+CREATE PROCEDURE @extschema@.meritum_refresh_all_providers(
+	batch_size integer DEFAULT NULL, as_of date DEFAULT NULL,
+	INOUT providers_processed bigint DEFAULT 0,
+	INOUT metrics_refreshed bigint DEFAULT 0,
+	INOUT errors jsonb DEFAULT '[]')
+AS 'MODULE_PATHNAME', 'meritum_refresh_all_providers'
+LANGUAGE C;
+
+COMMENT ON PROCEDURE @extschema@.meritum_refresh_all_providers(integer, date, bigint, bigint, jsonb) IS
+'the nightly batch: refreshes every active provider, batch_size providers a transaction (default meritum_cache.batch_size); a provider that fails is recorded in errors as {providerId, sqlstate, message} and passed over; a run that was cut off is continued';
+
+CREATE PROCEDURE @extschema@.meritum_cleanup_old_entries(INOUT deleted bigint DEFAULT 0)
+AS 'MODULE_PATHNAME', 'meritum_cleanup_old_entries'
+LANGUAGE C;
+
+COMMENT ON PROCEDURE @extschema@.meritum_cleanup_old_entries(bigint) IS
+'deletes figures whose period ended more than meritum_cache.retention_months ago, provider by provider, committing as it goes';
+
+/*
+ * Attaching
+ */
+
+CREATE FUNCTION @extschema@.meritum_attach(
+	claims regclass DEFAULT NULL, columns jsonb DEFAULT '{}',
+	ahcip_claim_details regclass DEFAULT NULL,
+	wcb_claim_details regclass DEFAULT NULL,
+	wcb_invoice_lines regclass DEFAULT NULL,
+	claim_audit_history regclass DEFAULT NULL,
+	patients regclass DEFAULT NULL,
+	providers regclass DEFAULT NULL,
+	practice_locations regclass DEFAULT NULL,
+	ai_suggestion_events regclass DEFAULT NULL,
+	ai_provider_learning regclass DEFAULT NULL,
+	ai_rules regclass DEFAULT NULL,
+	OUT source text, OUT relation regclass, OUT action text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'meritum_attach'
+LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 11;
+
+COMMENT ON FUNCTION @extschema@.meritum_attach(regclass, jsonb, regclass, regclass, regclass, regclass, regclass, regclass, regclass, regclass, regclass, regclass) IS
+'finds the application''s tables (by their usual names on the search path where not given), creates the triggers and fills the facts; columns renames: {"claims": {"physician_id": "doctor_id"}}; returns a row for each table with what was done; errors: 42P01 no claims table, 42703 missing columns, 42804 wrong types, 42501 not the owner';
+
+CREATE FUNCTION @extschema@.meritum_detach(
+	OUT source text, OUT relation regclass, OUT action text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'meritum_detach'
+LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 11;
+
+COMMENT ON FUNCTION @extschema@.meritum_detach() IS
+'removes the triggers from the application''s tables and forgets the facts and figures; returns a row for each table';
+
+/*
+ * Jobs
+ */
+
+CREATE FUNCTION @extschema@.meritum_next_run(
+	schedule text, after timestamptz DEFAULT pg_catalog.now(), timezone text DEFAULT NULL)
+RETURNS timestamptz
+AS 'MODULE_PATHNAME', 'meritum_next_run'
+LANGUAGE C STABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION @extschema@.meritum_next_run(text, timestamptz, text) IS
+'the first time strictly later than after at which a five-field cron schedule is due in a time zone (default meritum_cache.timezone); null if never; error 22023 for a malformed schedule, naming the field';
+
+CREATE FUNCTION @extschema@.meritum_schedule(
+	name text, schedule text, command text, timezone text DEFAULT NULL,
+	enabled boolean DEFAULT true, timeout interval DEFAULT NULL)
+RETURNS void
+AS 'MODULE_PATHNAME', 'meritum_schedule'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION @extschema@.meritum_schedule(text, text, text, text, boolean, interval) IS
+'creates a job or replaces the one of that name; it runs as the caller; timezone null means meritum_cache.timezone, timeout null the role''s statement_timeout; errors: 22004 null argument, 22023 malformed schedule, naming the field, unknown time zone or timeout not positive, 42501 neither owner of the extension nor superuser';
+
+CREATE FUNCTION @extschema@.meritum_unschedule(name text)
+RETURNS void
+AS 'MODULE_PATHNAME', 'meritum_unschedule'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION @extschema@.meritum_unschedule(text) IS
+'removes a job; a run that has begun goes on; errors: 22004 null name, 42501 neither owner of the extension nor superuser, 42704 unknown job';
+
+CREATE FUNCTION @extschema@.meritum_run_job(name text)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'meritum_run_job'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION @extschema@.meritum_run_job(text) IS
+'queues a run of a job, enabled or not, and returns its run_id in meritum_cache.job_run; it begins once the caller has committed and no other run of the job goes on; errors: 22004 null name, 42704 unknown job, 55000 no background worker';
+
+/*
+ * Data
+ */
+
+INSERT INTO meritum_cache.metric (metric_key, grain, breakdown, description)
+SELECT b.metric_key, b.grain, b.breakdown, b.description
+  FROM meritum_cache.builtin_metric() b;
+
+INSERT INTO meritum_cache.event_metric (event_type, metric_key) VALUES
+	('paid', 'revenue_monthly'), ('paid', 'claims_paid'), ('paid', 'avg_fee_per_claim'),
+	('paid', 'revenue_by_ba'), ('paid', 'revenue_by_location'), ('paid', 'top_hsc_codes'),
+	('paid', 'pending_pipeline'),
+	('rejected', 'rejection_rate_monthly'), ('rejected', 'rejection_by_code'),
+	('rejected', 'rejection_by_hsc'), ('rejected', 'claims_rejected'),
+	('submitted', 'claims_submitted'), ('submitted', 'pending_pipeline'),
+	('adjusted', 'claims_adjusted'), ('adjusted', 'rejection_resolution_funnel');
+
+INSERT INTO meritum_cache.job (name, schedule, command, owner) VALUES
+	('nightly_refresh', '0 2 * * *',
+	 'CALL @extschema@.meritum_refresh_all_providers()',
+	 CURRENT_USER::pg_catalog.regrole),
+	('cleanup', '30 3 * * *',
+	 'CALL @extschema@.meritum_cleanup_old_entries()',
+	 CURRENT_USER::pg_catalog.regrole);
+
+SELECT pg_catalog.pg_extension_config_dump('meritum_cache.source_table', '');
+
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA meritum_cache FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.meritum_get_metrics(uuid, text[], date, date, jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.meritum_compute_metrics(uuid, text[], date, date, jsonb, date) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.meritum_is_stale(uuid, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.meritum_freshness(uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.meritum_verify(uuid, boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.meritum_get_stale_entries(uuid, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.meritum_upsert_metric(uuid, text, date, date, jsonb, jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.meritum_bulk_upsert(uuid, jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.meritum_delete_expired_entries(uuid, date) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.meritum_refresh_provider_metrics(uuid, text[], date) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.meritum_handle_claim_state_change(uuid, text, text, uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.meritum_request_refresh(uuid) FROM PUBLIC;
+REVOKE ALL ON PROCEDURE @extschema@.meritum_refresh_all_providers(integer, date, bigint, bigint, jsonb) FROM PUBLIC;
+REVOKE ALL ON PROCEDURE @extschema@.meritum_cleanup_old_entries(bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.meritum_attach(regclass, jsonb, regclass, regclass, regclass, regclass, regclass, regclass, regclass, regclass, regclass, regclass) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.meritum_detach() FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.meritum_next_run(text, timestamptz, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.meritum_schedule(text, text, text, text, boolean, interval) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.meritum_unschedule(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.meritum_run_job(text) FROM PUBLIC;

@@ -1,0 +1,70 @@
+/*
+ * args.c
+ *		Arguments of the SQL functions, checked.
+ */
+#include "postgres.h"
+
+#include "args.h"
+#include "guc.h"
+#include "zone.h"
+
+void
+mc_arg_required(FunctionCallInfo fcinfo, int n, const char *name)
+{
+	if (PG_ARGISNULL(n))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("%s must not be null", name)));
+}
+
+const pg_uuid_t *
+mc_arg_provider(FunctionCallInfo fcinfo, int n)
+{
+	mc_arg_required(fcinfo, n, "provider_id");
+	return PG_GETARG_UUID_P(n);
+}
+
+McMetrics
+mc_arg_metrics(FunctionCallInfo fcinfo, int n)
+{
+	mc_arg_required(fcinfo, n, "metric_keys");
+	return mc_metric_parse(PG_GETARG_DATUM(n));
+}
+
+DateADT
+mc_arg_date(FunctionCallInfo fcinfo, int n, const char *name)
+{
+	mc_arg_required(fcinfo, n, name);
+	if (DATE_NOT_FINITE(PG_GETARG_DATEADT(n)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must be finite", name)));
+	return PG_GETARG_DATEADT(n);
+}
+
+DateADT
+mc_arg_as_of(FunctionCallInfo fcinfo, int n)
+{
+	return PG_ARGISNULL(n) ? mc_today() : mc_arg_date(fcinfo, n, "as_of");
+}
+
+int
+mc_arg_max_age(FunctionCallInfo fcinfo, int n)
+{
+	if (PG_ARGISNULL(n))
+		return mc_stale_after;
+	if (PG_GETARG_INT32(n) < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("max_age_minutes must not be negative")));
+	return PG_GETARG_INT32(n);
+}
+
+void
+mc_check_period(DateADT first, DateADT last)
+{
+	if (first > last)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("period_end must not be before period_start")));
+}

@@ -1,0 +1,588 @@
+/*
+ * batch.c
+ *		The nightly batch and the cleanup: procedures that commit as they go.
+ *
+ * Each transaction takes the locks of its providers in ascending order, as
+ * every other transaction does, and holds them until it commits.  What is
+ * allocated for one provider goes with it, so that memory does not grow with
+ * their number.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "storage/latch.h"
+#include "utils/builtins.h"
+#include "utils/date.h"
+#include "utils/json.h"
+#include "utils/jsonb.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/timestamp.h"
+#include "utils/uuid.h"
+#include "utils/wait_event.h"
+
+#include "guc.h"
+#include "note.h"
+#include "owner.h"
+#include "plan.h"
+#include "provider.h"
+#include "refresh.h"
+#include "run.h"
+#include "source.h"
+#include "wake.h"
+#include "zone.h"
+
+/* Name of a run that no job started. */
+#define BATCH_NAME "nightly_refresh"
+
+/* Rows that the cleanup deletes in a transaction, at most. */
+#define CLEANUP_ROWS 10000
+
+/* Beyond this many bytes the errors are reported at the end only. */
+#define REPORTED_ERRORS 65536
+
+typedef struct Batch
+{
+	MemoryContext context;		/* lives as long as the batch */
+	MemoryContext scratch;		/* reset with each provider */
+	DateADT		as_of;
+	int			size;
+	int64		run;			/* row of job_run */
+	int64		continued;		/* the run that it continues, or itself */
+	bool		direct;			/* called, not started by a job */
+	List	   *providers;
+	int64		skipped;		/* done by the run that this one continues */
+	int64		processed;
+	int64		entries;
+	int64		nerrors;
+	StringInfoData errors;		/* members of a JSON array */
+} Batch;
+
+static McPlan is_done = {
+	"SELECT FROM meritum_cache.provider_state"
+	" WHERE provider_id = $1 AND batch_run = $2",
+	"uuid,int8", SPI_OK_SELECT
+};
+
+static McPlan mark_done = {
+	"UPDATE meritum_cache.provider_state SET batch_run = $2"
+	" WHERE provider_id = $1",
+	"uuid,int8", SPI_OK_UPDATE
+};
+
+static McPlan select_cutoff = {
+	"SELECT ($1 - make_interval(months => $2))::date,"
+	"       date_trunc('month', $1 - make_interval(months => $2))::date",
+	"date,int4", SPI_OK_SELECT
+};
+
+static McPlan find_expired = {
+	"SELECT provider_id FROM meritum_cache.analytics_cache"
+	" WHERE provider_id >= $1 AND period_end < $2"
+	" ORDER BY provider_id LIMIT 1",
+	"uuid,date", SPI_OK_SELECT
+};
+
+static McPlan delete_expired = {
+	"DELETE FROM meritum_cache.analytics_cache"
+	" WHERE ctid = ANY (ARRAY("
+	"       SELECT ctid FROM meritum_cache.analytics_cache"
+	"        WHERE provider_id = $1 AND period_end < $2 LIMIT $3))",
+	"uuid,date,int8", SPI_OK_DELETE
+};
+
+/* What is deleted is no longer stored; see provider_state. */
+static McPlan note_deletion = {
+	"UPDATE meritum_cache.provider_state"
+	"   SET version = version + 1,"
+	"       full_from = CASE WHEN full_to >= $2 THEN greatest(full_from, $2) END,"
+	"       full_to = CASE WHEN full_to >= $2 THEN full_to END"
+	" WHERE provider_id = $1",
+	"uuid,date", SPI_OK_UPDATE
+};
+
+/*
+ * Both procedures commit, so they cannot be part of a larger transaction.
+ */
+static void
+require_top_level(FunctionCallInfo fcinfo, const char *name)
+{
+	bool		atomic = fcinfo->context == NULL ||
+		!IsA(fcinfo->context, CallContext) ||
+		castNode(CallContext, fcinfo->context)->atomic;
+
+	PreventCommandIfReadOnly(name);
+	if (atomic)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
+				 errmsg("%s cannot run inside a transaction block or a function",
+						name),
+				 errdetail("It commits as it goes."),
+				 errhint("Call it as a statement of its own.")));
+}
+
+static void
+connect_non_atomic(void)
+{
+	if (SPI_connect_ext(SPI_OPT_NONATOMIC) != SPI_OK_CONNECT)
+		elog(ERROR, "could not connect to SPI");
+}
+
+/*
+ * The row of the result; allocated in the caller's context.
+ */
+static Datum
+make_result(TupleDesc tupdesc, Datum *values)
+{
+	bool		nulls[8] = {false};
+
+	return HeapTupleGetDatum(heap_form_tuple(tupdesc, values, nulls));
+}
+
+static TupleDesc
+result_descriptor(FunctionCallInfo fcinfo)
+{
+	TupleDesc	tupdesc;
+
+	if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	return BlessTupleDesc(tupdesc);
+}
+
+/*
+ * The nightly batch
+ */
+
+/*
+ * Take the batch's lock, find what it has to do, and continue the run that
+ * was cut off, if there is one.
+ */
+static void
+start_batch(Batch *batch)
+{
+	McBracket	bracket;
+	MemoryContext previous;
+
+	mc_owner_enter(&bracket, true);
+
+	/* Now that no batch runs, one that still says so is marked. */
+	mc_run_sweep();
+	if (batch->direct)
+		batch->run = mc_run_insert(BATCH_NAME);
+	batch->continued = mc_run_start_batch(batch->run, batch->as_of);
+
+	previous = MemoryContextSwitchTo(batch->context);
+	batch->providers = mc_source_active_providers(batch->as_of);
+	MemoryContextSwitchTo(previous);
+
+	mc_owner_leave(&bracket);
+}
+
+static bool
+provider_is_done(const Batch *batch, pg_uuid_t *provider)
+{
+	McBracket	bracket;
+	Datum		values[2];
+	bool		done;
+
+	if (batch->continued == batch->run)
+		return false;
+	mc_owner_enter(&bracket, true);
+	values[0] = UUIDPGetDatum(provider);
+	values[1] = Int64GetDatum(batch->continued);
+	done = mc_plan_execute(&is_done, values, NULL) > 0;
+	mc_owner_leave(&bracket);
+	return done;
+}
+
+static int64
+refresh_provider(const Batch *batch, pg_uuid_t *provider)
+{
+	McBracket	bracket;
+	Datum		values[2];
+	int64		unchanged;
+	int64		written;
+
+	written = mc_refresh_full(provider, batch->as_of, &unchanged);
+
+	/* Under the provider's lock, which the refresh took. */
+	mc_owner_enter(&bracket, true);
+	values[0] = UUIDPGetDatum(provider);
+	values[1] = Int64GetDatum(batch->continued);
+	mc_plan_execute(&mark_done, values, NULL);
+	mc_owner_leave(&bracket);
+	return written;
+}
+
+static void
+record_error(Batch *batch, pg_uuid_t *provider, const ErrorData *error)
+{
+	char	   *id = DatumGetCString(DirectFunctionCall1(uuid_out,
+														 UUIDPGetDatum(provider)));
+
+	if (batch->nerrors++ > 0)
+		appendStringInfoString(&batch->errors, ", ");
+	appendStringInfo(&batch->errors,
+					 "{\"providerId\": \"%s\", \"sqlstate\": \"%s\", \"message\": ",
+					 id, unpack_sql_state(error->sqlerrcode));
+	escape_json(&batch->errors, mc_error_message(error));
+	appendStringInfoChar(&batch->errors, '}');
+}
+
+/*
+ * Refresh one provider in a subtransaction, so that its error undoes only
+ * what was done for it.
+ */
+static void
+process_provider(Batch *batch, pg_uuid_t *provider)
+{
+	ResourceOwner owner = CurrentResourceOwner;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(batch->scratch);
+	PG_TRY();
+	{
+		int64		written = refresh_provider(batch, provider);
+
+		ReleaseCurrentSubTransaction();
+		batch->entries += written;
+		batch->processed++;
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(batch->scratch);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+
+		/* Someone wants the batch to stop, or its time is over. */
+		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+			ReThrowError(error);
+		MemoryContextSwitchTo(batch->scratch);
+		record_error(batch, provider, error);
+	}
+	PG_END_TRY();
+	CurrentResourceOwner = owner;
+	MemoryContextSwitchTo(batch->context);
+	MemoryContextReset(batch->scratch);
+}
+
+static char *
+errors_array(const Batch *batch)
+{
+	return psprintf("[%s]", batch->errors.data);
+}
+
+/*
+ * Report the progress and commit it with the work.
+ */
+static void
+commit_batch(Batch *batch, bool last)
+{
+	McBracket	bracket;
+	bool		show_errors = last || batch->errors.len <= REPORTED_ERRORS;
+
+	mc_owner_enter(&bracket, true);
+	mc_run_report_batch(batch->run, batch->skipped + batch->processed,
+						list_length(batch->providers), batch->entries,
+						show_errors ? errors_array(batch) : "[]");
+	if (last && batch->direct)
+		mc_run_finish(batch->run, "succeeded", NULL);
+	mc_owner_leave(&bracket);
+	SPI_commit();
+	MemoryContextSwitchTo(batch->context);
+}
+
+/*
+ * Let the worker see that a run which it did not start begins or ends.
+ */
+static void
+wake_worker(void)
+{
+	mc_wake_jobs_changed();
+	mc_wake_worker();
+}
+
+static void
+pause_between_batches(void)
+{
+	TimestampTz end = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+												  mc_batch_delay);
+
+	for (;;)
+	{
+		long		ms = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
+														 end);
+
+		CHECK_FOR_INTERRUPTS();
+		if (ms <= 0)
+			return;
+		(void) WaitLatch(MyLatch,
+						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 ms, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+	}
+}
+
+static void
+run_batch(Batch *batch)
+{
+	ListCell   *lc;
+	int			n = 0;
+
+	start_batch(batch);
+	commit_batch(batch, false);
+	if (batch->direct)
+		wake_worker();
+	foreach(lc, batch->providers)
+	{
+		pg_uuid_t  *provider = lfirst(lc);
+
+		CHECK_FOR_INTERRUPTS();
+		if (provider_is_done(batch, provider))
+		{
+			batch->skipped++;
+			continue;
+		}
+		process_provider(batch, provider);
+		if (++n % batch->size == 0)
+		{
+			commit_batch(batch, false);
+			pause_between_batches();
+		}
+	}
+	commit_batch(batch, true);
+}
+
+/*
+ * Both locks are the session's, so that they last over the commits; an error
+ * does not release them by itself.
+ */
+static void
+run_batch_locked(Batch *batch)
+{
+	McBracket	bracket;
+	bool		locked;
+
+	mc_owner_enter(&bracket, true);
+	mc_source_require();
+	locked = mc_run_lock_batch();
+	mc_owner_leave(&bracket);
+	if (!locked)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("a batch is running already"),
+				 errhint("Its progress is in meritum_cache.job_run.")));
+
+	PG_TRY();
+	{
+		run_batch(batch);
+	}
+	PG_FINALLY();
+	{
+		mc_run_unlock_batch();
+		if (batch->direct && batch->run != 0)
+			mc_run_unlock();
+		/* A job may wait for the end of this run. */
+		wake_worker();
+	}
+	PG_END_TRY();
+}
+
+PG_FUNCTION_INFO_V1(meritum_refresh_all_providers);
+
+Datum
+meritum_refresh_all_providers(PG_FUNCTION_ARGS)
+{
+	TupleDesc	tupdesc;
+	Batch		batch = {0};
+	MemoryContext caller = CurrentMemoryContext;
+	Datum		values[3];
+
+	require_top_level(fcinfo, "meritum_refresh_all_providers");
+	tupdesc = result_descriptor(fcinfo);
+	batch.size = PG_ARGISNULL(0) ? mc_batch_size : PG_GETARG_INT32(0);
+	if (batch.size < 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("batch_size must be at least 1")));
+	batch.as_of = PG_ARGISNULL(1) ? mc_today() : PG_GETARG_DATEADT(1);
+	if (DATE_NOT_FINITE(batch.as_of))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("as_of must be finite")));
+
+	connect_non_atomic();
+	batch.context = AllocSetContextCreate(CurrentMemoryContext,
+										  "meritum_cache batch",
+										  ALLOCSET_DEFAULT_SIZES);
+	batch.scratch = AllocSetContextCreate(batch.context,
+										  "meritum_cache batch provider",
+										  ALLOCSET_DEFAULT_SIZES);
+	MemoryContextSwitchTo(batch.context);
+	initStringInfo(&batch.errors);
+	batch.run = mc_run_current();
+	batch.direct = batch.run == 0;
+
+	run_batch_locked(&batch);
+
+	MemoryContextSwitchTo(caller);
+	values[0] = Int64GetDatum(batch.processed);
+	values[1] = Int64GetDatum(batch.entries);
+	values[2] = DirectFunctionCall1(jsonb_in,
+									CStringGetDatum(errors_array(&batch)));
+	SPI_finish();
+	PG_RETURN_DATUM(make_result(tupdesc, values));
+}
+
+/*
+ * The cleanup
+ */
+
+/*
+ * The least uuid greater than a given one; false if there is none.
+ */
+static bool
+next_uuid(pg_uuid_t *uuid)
+{
+	int			i;
+
+	for (i = UUID_LEN - 1; i >= 0; i--)
+		if (++uuid->data[i] != 0)
+			return true;
+	return false;
+}
+
+/*
+ * Find the first provider from *provider on that has expired figures.
+ */
+static bool
+find_expired_provider(pg_uuid_t *provider, DateADT cutoff)
+{
+	Datum		values[2];
+	bool		isnull;
+
+	values[0] = UUIDPGetDatum(provider);
+	values[1] = DateADTGetDatum(cutoff);
+	if (mc_plan_execute(&find_expired, values, NULL) == 0)
+		return false;
+	*provider = *DatumGetUUIDP(mc_plan_value(0, 1, &isnull));
+	return true;
+}
+
+static int64
+delete_chunk(pg_uuid_t *provider, DateADT cutoff, DateADT month, int64 limit)
+{
+	Datum		values[3];
+	int64		n;
+
+	/* Every writer of the provider's figures takes its lock. */
+	mc_provider_lock(provider);
+	mc_owner_renew_snapshot();
+
+	values[0] = UUIDPGetDatum(provider);
+	values[1] = DateADTGetDatum(cutoff);
+	values[2] = Int64GetDatum(limit);
+	n = mc_plan_execute(&delete_expired, values, NULL);
+	values[1] = DateADTGetDatum(month);
+	if (n > 0)
+		mc_plan_execute(&note_deletion, values, NULL);
+	return n;
+}
+
+/*
+ * One transaction's share: providers in ascending order, until there is no
+ * other or enough is deleted or locked.  Returns whether there may be more,
+ * from *provider on.
+ */
+static bool
+clean_some(pg_uuid_t *provider, DateADT cutoff, DateADT month, int64 *deleted)
+{
+	McBracket	bracket;
+	int64		room = CLEANUP_ROWS;
+	int			nproviders = 0;
+	bool		more = true;
+
+	mc_owner_enter(&bracket, true);
+	while (more && room > 0 && nproviders < mc_batch_size)
+	{
+		int64		n;
+
+		CHECK_FOR_INTERRUPTS();
+		more = find_expired_provider(provider, cutoff);
+		if (!more)
+			break;
+		n = delete_chunk(provider, cutoff, month, room);
+		*deleted += n;
+		if (n < room)
+			more = next_uuid(provider);
+		room -= n;
+		nproviders++;
+	}
+	mc_owner_leave(&bracket);
+	return more;
+}
+
+/*
+ * The first day of which figures are kept, and the first of its month.
+ */
+static void
+find_cutoff(DateADT *cutoff, DateADT *month)
+{
+	McBracket	bracket;
+	Datum		values[2];
+	bool		isnull;
+
+	mc_owner_enter(&bracket, true);
+	values[0] = DateADTGetDatum(mc_today());
+	values[1] = Int32GetDatum(mc_retention_months);
+	mc_plan_execute(&select_cutoff, values, NULL);
+	*cutoff = DatumGetDateADT(mc_plan_value(0, 1, &isnull));
+	*month = DatumGetDateADT(mc_plan_value(0, 2, &isnull));
+	mc_owner_leave(&bracket);
+}
+
+static void
+prune_runs(void)
+{
+	McBracket	bracket;
+
+	mc_owner_enter(&bracket, true);
+	mc_run_prune();
+	mc_owner_leave(&bracket);
+}
+
+PG_FUNCTION_INFO_V1(meritum_cleanup_old_entries);
+
+Datum
+meritum_cleanup_old_entries(PG_FUNCTION_ARGS)
+{
+	TupleDesc	tupdesc;
+	MemoryContext caller = CurrentMemoryContext;
+	pg_uuid_t	provider = {{0}};
+	DateADT		cutoff;
+	DateADT		month;
+	int64		deleted = 0;
+	Datum		values[1];
+
+	require_top_level(fcinfo, "meritum_cleanup_old_entries");
+	tupdesc = result_descriptor(fcinfo);
+	connect_non_atomic();
+	find_cutoff(&cutoff, &month);
+	while (clean_some(&provider, cutoff, month, &deleted))
+		SPI_commit();
+	prune_runs();
+	SPI_commit();
+
+	MemoryContextSwitchTo(caller);
+	values[0] = Int64GetDatum(deleted);
+	SPI_finish();
+	PG_RETURN_DATUM(make_result(tupdesc, values));
+}

@@ -1,0 +1,37 @@
+/*
+ * compat.h
+ *		What differs between the supported server versions; the only file that
+ *		asks for the version.
+ */
+#ifndef MERITUM_CACHE_COMPAT_H
+#define MERITUM_CACHE_COMPAT_H
+
+#if PG_VERSION_NUM < 150000
+#error "meritum_cache needs PostgreSQL 15 or later"
+#endif
+
+/* guc.c frees the extra data of a setting with guc_free() from 16 on. */
+#if PG_VERSION_NUM >= 160000
+#define mc_guc_malloc(size) guc_malloc(LOG, size)
+#else
+#define mc_guc_malloc(size) malloc(size)
+#endif
+
+/* pg_class_ownercheck() and its like became one function in 16. */
+#if PG_VERSION_NUM >= 160000
+#define mc_owns_relation(relid, role) \
+	object_ownercheck(RelationRelationId, relid, role)
+#else
+#define mc_owns_relation(relid, role) pg_class_ownercheck(relid, role)
+#endif
+
+/* PortalRun() lost its argument run_once in 18. */
+#if PG_VERSION_NUM >= 180000
+#define mc_portal_run(portal, top_level, receiver) \
+	PortalRun(portal, FETCH_ALL, top_level, receiver, receiver, NULL)
+#else
+#define mc_portal_run(portal, top_level, receiver) \
+	PortalRun(portal, FETCH_ALL, top_level, true, receiver, receiver, NULL)
+#endif
+
+#endif

@@ -1,0 +1,349 @@
+/*
+ * dirty.c
+ *		What the current transaction has changed.
+ *
+ * The triggers note here, in memory and without a query, which claims,
+ * months or providers may have changed.  Before the transaction commits or is
+ * prepared, the set is settled.  A mark says that something may have changed,
+ * no more: marks of a subtransaction that was rolled back stay and do no harm.
+ *
+ * Claims are noted one by one up to a few dozen in a month, then the month as
+ * a whole, and rows that carry no provider up to KEY_LIMIT, then they are
+ * looked up at once: memory is bounded by the number of provider-months.
+ *
+ * This is the only file that registers transaction callbacks.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "common/hashfn.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+
+#include "dirty.h"
+#include "note.h"
+#include "owner.h"
+#include "plan.h"
+#include "refresh.h"
+#include "wake.h"
+#include "zone.h"
+
+/* Keys of one source that are kept before they are looked up. */
+#define KEY_LIMIT 4096
+
+/* Claims remembered, so that rows of theirs need not be looked up. */
+#define SEEN_LIMIT 1024
+
+typedef struct TaskEntry
+{
+	pg_uuid_t	provider;		/* hash key */
+	McTask	   *task;
+} TaskEntry;
+
+typedef struct KeyEntry
+{
+	pg_uuid_t	key;			/* hash key */
+	bool		resolved;
+} KeyEntry;
+
+typedef struct Dirty
+{
+	HTAB	   *tasks;
+	HTAB	   *keys[MC_N_SOURCES];
+	HTAB	   *seen;			/* claims noted with their provider */
+	bool		all;
+} Dirty;
+
+static Dirty *dirty = NULL;
+static MemoryContext dirty_context = NULL;
+static bool wake_at_commit = false;
+
+static McPlan all_providers = {
+	"SELECT s.provider_id FROM meritum_cache.provider_state s",
+	"", SPI_OK_SELECT
+};
+
+static HTAB *
+uuid_table(const char *name, Size entry)
+{
+	HASHCTL		control = {0};
+
+	control.keysize = sizeof(pg_uuid_t);
+	control.entrysize = entry;
+	control.hcxt = dirty_context;
+	return hash_create(name, 64, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+}
+
+static Dirty *
+get_dirty(void)
+{
+	if (dirty != NULL)
+		return dirty;
+	dirty_context = AllocSetContextCreate(TopTransactionContext,
+										  "meritum_cache changes",
+										  ALLOCSET_DEFAULT_SIZES);
+	dirty = MemoryContextAllocZero(dirty_context, sizeof(Dirty));
+	dirty->tasks = uuid_table("meritum_cache tasks", sizeof(TaskEntry));
+	dirty->seen = uuid_table("meritum_cache claims", sizeof(pg_uuid_t));
+	return dirty;
+}
+
+/* The context goes with the transaction. */
+static void
+forget(void)
+{
+	if (dirty_context != NULL)
+		MemoryContextDelete(dirty_context);
+	dirty = NULL;
+	dirty_context = NULL;
+}
+
+McTask *
+mc_dirty_provider(const pg_uuid_t *provider)
+{
+	TaskEntry  *entry;
+	bool		found;
+
+	entry = hash_search(get_dirty()->tasks, provider, HASH_ENTER, &found);
+	if (!found)
+	{
+		MemoryContext old = MemoryContextSwitchTo(dirty_context);
+
+		entry->task = NULL;
+		entry->task = mc_task_create(provider, MC_CAUSE_COMMIT);
+		MemoryContextSwitchTo(old);
+	}
+	return entry->task;
+}
+
+void
+mc_dirty_claim(const pg_uuid_t *provider, DateADT date, const pg_uuid_t *claim)
+{
+	McTask	   *task = mc_dirty_provider(provider);
+	MemoryContext old = MemoryContextSwitchTo(dirty_context);
+
+	mc_task_claim(mc_task_month(task, mc_month_of(date)), claim);
+	if (hash_get_num_entries(dirty->seen) < SEEN_LIMIT)
+		hash_search(dirty->seen, claim, HASH_ENTER, NULL);
+	MemoryContextSwitchTo(old);
+}
+
+void
+mc_dirty_event(const pg_uuid_t *provider, DateADT date)
+{
+	McTask	   *task = mc_dirty_provider(provider);
+	MemoryContext old = MemoryContextSwitchTo(dirty_context);
+
+	mc_task_month(task, mc_month_of(date))->coach = true;
+	MemoryContextSwitchTo(old);
+}
+
+void
+mc_dirty_all(void)
+{
+	get_dirty()->all = true;
+}
+
+static void
+found_claim(const pg_uuid_t *key, const pg_uuid_t *provider, DateADT date,
+			const pg_uuid_t *claim, void *arg)
+{
+	KeyEntry   *entry = hash_search((HTAB *) arg, key, HASH_FIND, NULL);
+
+	if (entry != NULL)
+		entry->resolved = true;
+	if (claim != NULL)
+		mc_dirty_claim(provider, date, claim);
+	else
+		mc_dirty_provider(provider)->rules = true;
+}
+
+/*
+ * May another transaction, that does not see our change and whose work we do
+ * not see, be adding claims to these rows?  Then they must be looked up again
+ * later.  A detail has one claim: if that was found, no other is to come.
+ */
+static bool
+needs_note(McSource source, const KeyEntry *entry)
+{
+	return source == MC_PATIENTS || source == MC_AI_RULES || !entry->resolved;
+}
+
+/*
+ * Look up the claims of the keys of one source and mark them.
+ */
+static void
+resolve_keys(McSource source)
+{
+	HTAB	   *keys = dirty->keys[source];
+	HASH_SEQ_STATUS scan;
+	KeyEntry   *entry;
+	McBracket	bracket;
+	Datum	   *elements;
+	pg_uuid_t  *unresolved;
+	int			n = 0;
+
+	if (keys == NULL || hash_get_num_entries(keys) == 0)
+		return;
+	mc_owner_enter(&bracket, true);
+	elements = palloc(sizeof(Datum) * hash_get_num_entries(keys));
+	hash_seq_init(&scan, keys);
+	while ((entry = hash_seq_search(&scan)) != NULL)
+		if (source == MC_PATIENTS || source == MC_AI_RULES ||
+			hash_search(dirty->seen, &entry->key, HASH_FIND, NULL) == NULL)
+			elements[n++] = UUIDPGetDatum(&entry->key);
+		else
+			entry->resolved = true;
+	if (n > 0)
+		mc_refresh_resolve(source,
+						   PointerGetDatum(construct_array(elements, n, UUIDOID,
+														   UUID_LEN, false,
+														   TYPALIGN_CHAR)),
+						   found_claim, keys);
+
+	unresolved = palloc(sizeof(pg_uuid_t) * hash_get_num_entries(keys));
+	n = 0;
+	hash_seq_init(&scan, keys);
+	while ((entry = hash_seq_search(&scan)) != NULL)
+		if (needs_note(source, entry))
+			unresolved[n++] = entry->key;
+	if (n > 0)
+	{
+		mc_note_write_keys(source, unresolved, n);
+		wake_at_commit = true;
+	}
+	mc_owner_leave(&bracket);
+	hash_destroy(keys);
+	dirty->keys[source] = NULL;
+}
+
+void
+mc_dirty_key(McSource source, const pg_uuid_t *key)
+{
+	KeyEntry   *entry;
+	bool		found;
+
+	get_dirty();
+	if (dirty->keys[source] == NULL)
+		dirty->keys[source] = uuid_table("meritum_cache keys", sizeof(KeyEntry));
+	entry = hash_search(dirty->keys[source], key, HASH_ENTER, &found);
+	if (!found)
+		entry->resolved = false;
+	if (hash_get_num_entries(dirty->keys[source]) >= KEY_LIMIT)
+		resolve_keys(source);
+}
+
+bool
+mc_dirty_has(const pg_uuid_t *provider)
+{
+	int			i;
+
+	if (dirty == NULL)
+		return false;
+	for (i = 0; i < MC_N_SOURCES; i++)
+		if (dirty->keys[i] != NULL)
+			return true;
+	return dirty->all ||
+		hash_search(dirty->tasks, provider, HASH_FIND, NULL) != NULL;
+}
+
+void
+mc_dirty_wake(void)
+{
+	wake_at_commit = true;
+}
+
+static void
+mark_all(void)
+{
+	McBracket	bracket;
+	uint64		n,
+				i;
+
+	mc_owner_enter(&bracket, true);
+	n = mc_plan_execute(&all_providers, NULL, NULL);
+	for (i = 0; i < n; i++)
+	{
+		bool		isnull;
+		McTask	   *task = mc_dirty_provider(DatumGetUUIDP(mc_plan_value(i, 1, &isnull)));
+
+		task->whole = task->locations = task->rules = task->snapshot = true;
+		task->existence = true;
+	}
+	mc_owner_leave(&bracket);
+}
+
+/*
+ * Settle the set.  Marks may come while it runs, of keys that get resolved,
+ * but none once the tasks are collected: nothing here changes the sources.
+ */
+static void
+settle(void)
+{
+	HASH_SEQ_STATUS scan;
+	TaskEntry  *entry;
+	McTask	  **tasks;
+	MemoryContext old;
+	int			n = 0;
+	int			i;
+
+	if (dirty == NULL)
+		return;
+	if (!mc_is_installed() || mc_source_get(MC_CLAIMS) == NULL)
+	{
+		forget();				/* dropped or detached in this transaction */
+		return;
+	}
+	for (i = 0; i < MC_N_SOURCES; i++)
+		resolve_keys(i);
+	if (dirty->all)
+		mark_all();
+
+	old = MemoryContextSwitchTo(dirty_context);
+	tasks = palloc(sizeof(McTask *) * Max(hash_get_num_entries(dirty->tasks), 1));
+	hash_seq_init(&scan, dirty->tasks);
+	while ((entry = hash_seq_search(&scan)) != NULL)
+		tasks[n++] = entry->task;
+	if (mc_refresh_settle(tasks, n))
+		wake_at_commit = true;
+	MemoryContextSwitchTo(old);
+	forget();
+}
+
+static void
+transaction_callback(XactEvent event, void *arg)
+{
+	switch (event)
+	{
+		case XACT_EVENT_PRE_COMMIT:
+		case XACT_EVENT_PRE_PREPARE:
+			settle();
+			break;
+		case XACT_EVENT_COMMIT:
+			dirty = NULL;
+			dirty_context = NULL;
+			if (wake_at_commit)
+				mc_wake_worker();
+			wake_at_commit = false;
+			break;
+		case XACT_EVENT_PREPARE:
+		case XACT_EVENT_ABORT:
+			dirty = NULL;
+			dirty_context = NULL;
+			wake_at_commit = false;
+			break;
+		case XACT_EVENT_PARALLEL_PRE_COMMIT:
+		case XACT_EVENT_PARALLEL_COMMIT:
+		case XACT_EVENT_PARALLEL_ABORT:
+			break;
+	}
+}
+
+void
+mc_dirty_init(void)
+{
+	RegisterXactCallback(transaction_callback, NULL);
+}

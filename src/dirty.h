@@ -1,0 +1,36 @@
+/*
+ * dirty.h
+ *		What the current transaction has changed.
+ */
+#ifndef MERITUM_CACHE_DIRTY_H
+#define MERITUM_CACHE_DIRTY_H
+
+#include "source.h"
+#include "task.h"
+
+/* Called from _PG_init. */
+extern void mc_dirty_init(void);
+
+/* A claim of a provider on a date; the date may be infinite. */
+extern void mc_dirty_claim(const pg_uuid_t *provider, DateADT date,
+						   const pg_uuid_t *claim);
+
+/* A row whose claims are looked up later, see mc_refresh_resolve. */
+extern void mc_dirty_key(McSource source, const pg_uuid_t *key);
+
+/* The task of a provider, to set flags in. */
+extern McTask *mc_dirty_provider(const pg_uuid_t *provider);
+
+/* An event of the AI coach. */
+extern void mc_dirty_event(const pg_uuid_t *provider, DateADT date);
+
+/* Everything of every provider: a table was truncated. */
+extern void mc_dirty_all(void);
+
+/* Has the transaction changed something of the provider, or may it have? */
+extern bool mc_dirty_has(const pg_uuid_t *provider);
+
+/* Wake the background worker after the transaction commits. */
+extern void mc_dirty_wake(void);
+
+#endif

@@ -1,0 +1,538 @@
+/*
+ * fact.c
+ *		Facts: what the metrics read of a claim, in memory and in
+ *		meritum_cache.claim_fact.
+ *
+ * claim_fact must equal what the source tables say of every live claim; the
+ * sync here is the only code that changes it.  All of it needs a bracket
+ * (owner.h) whose snapshot was taken under the provider's lock: that lock
+ * guards the provider's rows of claim_fact.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "common/hashfn.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+
+#include "fact.h"
+#include "owner.h"
+#include "plan.h"
+#include "source.h"
+#include "zone.h"
+
+/* Columns of claim_fact, and of the statements that derive it. */
+enum
+{
+	A_PROVIDER, A_DATE, A_CLAIM, A_STATE, A_TYPE, A_HAS_AHCIP, A_HAS_WCB,
+	A_BA, A_CENTRE, A_HSC, A_SUBMITTED, A_ASSESSED, A_WCB_AMOUNT, A_SHADOW,
+	A_TIME, A_CODES, A_FORM, A_TIER, A_PROVINCE, A_ONCE_REJECTED, A_DEADLINE,
+	A_CREATED, A_RESOLVED, A_TID
+};
+
+static McPlan load_facts = {
+	"SELECT f.*, f.ctid FROM meritum_cache.claim_fact f"
+	" WHERE f.provider_id = $1 AND f.date_of_service BETWEEN $2 AND $3",
+	"uuid,date,date", SPI_OK_SELECT
+};
+
+static McPlan remove_provider = {
+	"DELETE FROM meritum_cache.claim_fact f WHERE f.provider_id = $1",
+	"uuid", SPI_OK_DELETE
+};
+
+/*
+ * The states in the order in which mc_fact_strings() numbers them, so that a
+ * state's number is the index of its traits.
+ */
+#define DECIDED (MC_T_DECIDED | MC_T_SENT)
+
+static const struct
+{
+	const char *name;
+	uint32		traits;
+} state_traits[] = {
+	{"DRAFT", MC_T_OPEN},
+	{"VALIDATED", MC_T_OPEN},
+	{"QUEUED", MC_T_OPEN | MC_T_WAITING},
+	{"SUBMITTED", MC_T_OPEN | MC_T_WAITING | MC_T_SENT},
+	{"ASSESSED", DECIDED | MC_T_ASSESSED | MC_T_ACCEPTED},
+	{"PAID", DECIDED | MC_T_ASSESSED | MC_T_ACCEPTED | MC_T_PAID},
+	{"REJECTED", DECIDED | MC_T_REJECTED},
+	{"ADJUSTED", DECIDED | MC_T_ACCEPTED | MC_T_ADJUSTED},
+	{"WRITTEN_OFF", MC_T_WRITTEN_OFF},
+	{"EXPIRED", MC_T_EXPIRED},
+};
+
+#define N_STATES ((int) lengthof(state_traits))
+
+/* Further strings with a number known beforehand. */
+enum
+{
+	S_WCB = N_STATES, S_GENERATED, S_ACCEPTED, S_DISMISSED
+};
+
+McStrings *
+mc_fact_strings(void)
+{
+	static const char *const more[] = {"WCB", "generated", "accepted", "dismissed"};
+	McStrings  *strings = mc_strings_create();
+	int			i;
+
+	for (i = 0; i < N_STATES; i++)
+		mc_string_id(strings, state_traits[i].name, strlen(state_traits[i].name));
+	for (i = 0; i < lengthof(more); i++)
+		mc_string_id(strings, more[i], strlen(more[i]));
+	return strings;
+}
+
+McFactSet *
+mc_fact_set(McStrings *strings)
+{
+	McFactSet  *set = palloc0(sizeof(McFactSet));
+
+	set->strings = strings;
+	set->context = CurrentMemoryContext;
+	set->capacity = 64;
+	set->fact = palloc(sizeof(McFact) * set->capacity);
+	return set;
+}
+
+McFact *
+mc_fact_add(McFactSet *set)
+{
+	McFact	   *fact;
+	int			i;
+
+	if (set->n == set->capacity)
+	{
+		set->capacity *= 2;
+		set->fact = repalloc_huge(set->fact,
+								  sizeof(McFact) * set->capacity);
+	}
+	fact = &set->fact[set->n++];
+	memset(fact, 0, sizeof(McFact));
+	for (i = 0; i < MC_N_IDS; i++)
+		fact->id[i] = MC_NULL;
+	fact->amount[MC_COUNT] = 1;
+	ItemPointerSetInvalid(&fact->tid);
+	return fact;
+}
+
+/*
+ * Traits that follow from the claim alone.
+ */
+static uint32
+claim_traits(const McFact *fact)
+{
+	int32		state = fact->id[MC_ID_STATE];
+	uint32		traits = MC_T_CLAIM;
+
+	if (state != MC_NULL && state < N_STATES)
+		traits |= state_traits[state].traits;
+	if (fact->has_ahcip)
+		traits |= MC_T_DETAIL;
+	if (fact->id[MC_ID_TYPE] == S_WCB)
+		traits |= MC_T_WCB;
+	if (fact->has_wcb)
+		traits |= MC_T_WCB_DETAIL;
+	if (fact->id[MC_ID_TIER] != MC_NULL)
+		traits |= MC_T_TIER;
+	if (fact->shadow)
+		traits |= MC_T_SHADOW;
+	if (fact->id[MC_ID_PROVINCE] != MC_NULL)
+		traits |= MC_T_RECIPROCAL;
+	if (fact->once_rejected)
+	{
+		if ((traits & (MC_T_SENT | MC_T_WAITING)) && !(traits & MC_T_REJECTED))
+			traits |= MC_T_RESUBMITTED;
+		if (traits & MC_T_PAID)
+			traits |= MC_T_REPAID;
+	}
+	return traits;
+}
+
+static DateADT
+slot_date(TupleTableSlot *slot, int column)
+{
+	return slot->tts_isnull[column] ? MC_NO_DATE :
+		DatumGetDateADT(slot->tts_values[column]);
+}
+
+static void
+read_codes(McFactSet *set, McFact *fact, Datum value)
+{
+	Datum	   *elements;
+	bool	   *nulls;
+	int			i;
+
+	deconstruct_array(DatumGetArrayTypeP(value), TEXTOID, -1, false,
+					  TYPALIGN_INT, &elements, &nulls, &fact->ncodes);
+	fact->codes = MemoryContextAlloc(set->context,
+									 sizeof(int32) * Max(fact->ncodes, 1));
+	for (i = 0; i < fact->ncodes; i++)
+		fact->codes[i] = mc_string_datum_id(set->strings, elements[i], nulls[i]);
+}
+
+static McFact *
+read_fact(McFactSet *set, TupleTableSlot *slot)
+{
+	static const struct
+	{
+		int			column;
+		McId		id;
+	}			strings[] = {
+		{A_STATE, MC_ID_STATE}, {A_TYPE, MC_ID_TYPE}, {A_BA, MC_ID_BA},
+		{A_CENTRE, MC_ID_CENTRE}, {A_HSC, MC_ID_HSC}, {A_FORM, MC_ID_FORM},
+		{A_TIER, MC_ID_TIER}, {A_PROVINCE, MC_ID_PROVINCE},
+	};
+	Datum	   *values = slot->tts_values;
+	McFact	   *fact = mc_fact_add(set);
+	int			i;
+
+	for (i = 0; i < lengthof(strings); i++)
+		fact->id[strings[i].id] =
+			mc_string_datum_id(set->strings, values[strings[i].column],
+							   slot->tts_isnull[strings[i].column]);
+	fact->date = DatumGetDateADT(values[A_DATE]);
+	fact->claim = *DatumGetUUIDP(values[A_CLAIM]);
+	fact->amount[MC_SUBMITTED] = DatumGetInt64(values[A_SUBMITTED]);
+	fact->amount[MC_ASSESSED] = DatumGetInt64(values[A_ASSESSED]);
+	fact->amount[MC_WCB_AMOUNT] = DatumGetInt64(values[A_WCB_AMOUNT]);
+	fact->amount[MC_TIME] = DatumGetInt32(values[A_TIME]);
+	fact->has_ahcip = DatumGetBool(values[A_HAS_AHCIP]);
+	fact->has_wcb = DatumGetBool(values[A_HAS_WCB]);
+	fact->shadow = DatumGetBool(values[A_SHADOW]);
+	fact->once_rejected = DatumGetBool(values[A_ONCE_REJECTED]);
+	fact->deadline = slot_date(slot, A_DEADLINE);
+	fact->created_on = slot_date(slot, A_CREATED);
+	fact->resolved_on = slot_date(slot, A_RESOLVED);
+	if (!slot->tts_isnull[A_CODES])
+		read_codes(set, fact, values[A_CODES]);
+	fact->traits = claim_traits(fact);
+	return fact;
+}
+
+static void
+read_stored(TupleTableSlot *slot, void *arg)
+{
+	McFact	   *fact = read_fact((McFactSet *) arg, slot);
+
+	fact->tid = *(ItemPointer) DatumGetPointer(slot->tts_values[A_TID]);
+}
+
+void
+mc_fact_load(McFactSet *set, const pg_uuid_t *provider,
+			 DateADT first, DateADT last)
+{
+	Datum		values[3] = {
+		UUIDPGetDatum(provider), DateADTGetDatum(first), DateADTGetDatum(last)
+	};
+
+	mc_plan_scan(&load_facts, values, NULL, read_stored, set);
+}
+
+typedef struct DeriveArg
+{
+	McFactSet  *set;
+	const pg_uuid_t *provider;
+	bool		elsewhere;
+} DeriveArg;
+
+static void
+read_derived(TupleTableSlot *slot, void *arg)
+{
+	DeriveArg  *derive = arg;
+
+	if (memcmp(DatumGetUUIDP(slot->tts_values[A_PROVIDER]), derive->provider,
+			   UUID_LEN) == 0)
+		read_fact(derive->set, slot);
+	else
+		derive->elsewhere = true;
+}
+
+/*
+ * The claims' owner reads the source tables: the extension's owner may have
+ * no right to, and must not lend its own to a view or a row security policy.
+ */
+static bool
+derive(McFactScope scope, Datum *values, McFactSet *set,
+	   const pg_uuid_t *provider)
+{
+	DeriveArg	arg = {set, provider, false};
+	McPlan	   *plan = mc_source_fact_plan(scope);
+	Oid			previous = mc_owner_switch(mc_source_get(MC_CLAIMS)->owner);
+
+	mc_plan_scan(plan, values, NULL, read_derived, &arg);
+	mc_owner_restore(previous);
+	return arg.elsewhere;
+}
+
+void
+mc_fact_derive_claims(McFactSet *set, const pg_uuid_t *provider,
+					  const pg_uuid_t *claims, int n, bool *elsewhere)
+{
+	Datum	   *elements = palloc(sizeof(Datum) * n);
+	Datum		value;
+	int			i;
+
+	for (i = 0; i < n; i++)
+		elements[i] = UUIDPGetDatum(&claims[i]);
+	value = PointerGetDatum(construct_array(elements, n, UUIDOID, UUID_LEN,
+											false, TYPALIGN_CHAR));
+	if (derive(MC_SCOPE_CLAIMS, &value, set, provider))
+		*elsewhere = true;
+}
+
+void
+mc_fact_derive_range(McFactSet *set, const pg_uuid_t *provider,
+					 DateADT first, DateADT last)
+{
+	Datum		values[3] = {
+		UUIDPGetDatum(provider), DateADTGetDatum(first), DateADTGetDatum(last)
+	};
+
+	derive(MC_SCOPE_RANGE, values, set, provider);
+}
+
+void
+mc_fact_derive_provider(McFactSet *set, const pg_uuid_t *provider)
+{
+	Datum		value = UUIDPGetDatum(provider);
+
+	derive(MC_SCOPE_PROVIDER, &value, set, provider);
+}
+
+void
+mc_fact_place(McFact *fact, const McPlaces *places)
+{
+	int			i;
+
+	fact->traits &= ~MC_T_PLACED;
+	if (!fact->has_ahcip || fact->id[MC_ID_CENTRE] == MC_NULL)
+		return;
+	for (i = 0; i < places->n; i++)
+		if (places->place[i].centre == fact->id[MC_ID_CENTRE])
+			fact->traits |= MC_T_PLACED;
+}
+
+void
+mc_fact_date(McFact *fact, DateADT as_of)
+{
+	DateADT		month = mc_month_of(as_of);
+
+	fact->traits &= ~(MC_T_DUE | MC_T_STALE | MC_T_RESOLVED);
+	if (!DATE_NOT_FINITE(fact->deadline) &&
+		fact->deadline >= as_of && fact->deadline <= as_of + 7)
+		fact->traits |= MC_T_DUE;
+	if (!DATE_NOT_FINITE(fact->created_on) && as_of - fact->created_on > 14)
+		fact->traits |= MC_T_STALE;
+	if (!DATE_NOT_FINITE(fact->resolved_on) &&
+		fact->date >= mc_month_add(month, 1 - MC_WINDOW_MONTHS) &&
+		fact->date <= mc_month_end(month))
+	{
+		fact->traits |= MC_T_RESOLVED;
+		fact->amount[MC_DAYS] = (int64) fact->resolved_on - fact->date;
+	}
+}
+
+typedef struct PlacesArg
+{
+	McStrings  *strings;
+	McPlaces   *places;
+	MemoryContext context;
+} PlacesArg;
+
+static int32
+uuid_string(McStrings *strings, Datum value, bool isnull)
+{
+	char	   *text;
+
+	if (isnull)
+		return MC_NULL;
+	text = DatumGetCString(DirectFunctionCall1(uuid_out, value));
+	return mc_string_id(strings, text, strlen(text));
+}
+
+static void
+read_place(TupleTableSlot *slot, void *arg)
+{
+	PlacesArg  *a = arg;
+	McPlaces   *places = a->places;
+	McPlace    *place;
+
+	if ((places->n & (places->n - 1)) == 0)
+		places->place = places->n == 0 ?
+			MemoryContextAlloc(a->context, sizeof(McPlace)) :
+			repalloc(places->place, sizeof(McPlace) * places->n * 2);
+	place = &places->place[places->n++];
+	place->id = uuid_string(a->strings, slot->tts_values[0], slot->tts_isnull[0]);
+	place->name = mc_string_datum_id(a->strings, slot->tts_values[1], slot->tts_isnull[1]);
+	place->centre = mc_string_datum_id(a->strings, slot->tts_values[2], slot->tts_isnull[2]);
+	place->rate = slot->tts_isnull[3] ? 0 : DatumGetInt64(slot->tts_values[3]);
+}
+
+static int
+compare_places(const void *a, const void *b, void *arg)
+{
+	return mc_string_compare(arg, ((const McPlace *) a)->id,
+							 ((const McPlace *) b)->id);
+}
+
+/* Run a statement of source rows as the owner of that table. */
+static void
+scan_rows(McSource source, Datum *values, McRowCallback callback, void *arg)
+{
+	McPlan	   *plan = mc_source_rows_plan(source);
+	Oid			previous = mc_owner_switch(mc_source_get(source)->owner);
+
+	mc_plan_scan(plan, values, NULL, callback, arg);
+	mc_owner_restore(previous);
+}
+
+McPlaces *
+mc_fact_places(McStrings *strings, const pg_uuid_t *provider)
+{
+	McPlaces   *places = palloc0(sizeof(McPlaces));
+	PlacesArg	arg = {strings, places, CurrentMemoryContext};
+	Datum		value = UUIDPGetDatum(provider);
+
+	if (mc_source_get(MC_PRACTICE_LOCATIONS) == NULL)
+		return places;
+	scan_rows(MC_PRACTICE_LOCATIONS, &value, read_place, &arg);
+	qsort_arg(places->place, places->n, sizeof(McPlace), compare_places, strings);
+	return places;
+}
+
+static void
+read_event(TupleTableSlot *slot, void *arg)
+{
+	McFactSet  *set = arg;
+	McFact	   *fact = mc_fact_add(set);
+	int32		type = mc_string_datum_id(set->strings, slot->tts_values[2],
+										  slot->tts_isnull[2]);
+
+	fact->date = DatumGetDateADT(slot->tts_values[0]);
+	fact->id[MC_ID_RULE] = uuid_string(set->strings, slot->tts_values[1],
+									   slot->tts_isnull[1]);
+	fact->id[MC_ID_CATEGORY] = mc_string_datum_id(set->strings,
+												  slot->tts_values[3],
+												  slot->tts_isnull[3]);
+	fact->amount[MC_IMPACT] = DatumGetInt64(slot->tts_values[4]);
+	if (type == S_GENERATED)
+		fact->traits = MC_T_COACH_ANY | MC_T_COACH_GENERATED;
+	else if (type == S_ACCEPTED)
+		fact->traits = MC_T_COACH_ANY | MC_T_COACH_ACCEPTED | MC_T_COACH_ANSWERED;
+	else if (type == S_DISMISSED)
+		fact->traits = MC_T_COACH_ANY | MC_T_COACH_DISMISSED | MC_T_COACH_ANSWERED;
+}
+
+void
+mc_fact_load_events(McFactSet *set, const pg_uuid_t *provider,
+					DateADT first, DateADT last)
+{
+	Datum		values[3] = {
+		UUIDPGetDatum(provider), DateADTGetDatum(first), DateADTGetDatum(last)
+	};
+
+	if (mc_source_get(MC_AI_SUGGESTION_EVENTS) != NULL)
+		scan_rows(MC_AI_SUGGESTION_EVENTS, values, read_event, set);
+}
+
+static void
+read_suppressed(TupleTableSlot *slot, void *arg)
+{
+	McFactSet  *set = arg;
+	McFact	   *fact = mc_fact_add(set);
+
+	fact->date = MC_NO_DATE;
+	fact->id[MC_ID_RULE] = uuid_string(set->strings, slot->tts_values[0],
+									   slot->tts_isnull[0]);
+	fact->traits = MC_T_COACH_SUPPRESSED;
+}
+
+void
+mc_fact_load_suppressed(McFactSet *set, const pg_uuid_t *provider)
+{
+	Datum		value = UUIDPGetDatum(provider);
+
+	if (mc_source_get(MC_AI_PROVIDER_LEARNING) != NULL)
+		scan_rows(MC_AI_PROVIDER_LEARNING, &value, read_suppressed, set);
+}
+
+typedef struct NamesArg
+{
+	McFactSet  *set;
+	int			capacity;
+	const char **name;
+} NamesArg;
+
+static void
+read_name(TupleTableSlot *slot, void *arg)
+{
+	NamesArg   *names = arg;
+	int32		rule = uuid_string(names->set->strings, slot->tts_values[0], false);
+
+	if (rule < names->capacity && !slot->tts_isnull[1])
+		names->name[rule] =
+			MemoryContextStrdup(names->set->context,
+								TextDatumGetCString(slot->tts_values[1]));
+}
+
+const char **
+mc_fact_rule_names(McFactSet *set)
+{
+	NamesArg	names = {set, 0, NULL};
+	Datum	   *elements;
+	Datum		value;
+	int			n = 0;
+	int			i;
+
+	for (i = 0; i < set->n; i++)
+		names.capacity = Max(names.capacity, set->fact[i].id[MC_ID_RULE] + 1);
+	if (names.capacity == 0)
+		return NULL;
+	names.name = palloc0(sizeof(char *) * names.capacity);
+	if (mc_source_get(MC_AI_RULES) == NULL)
+		return names.name;
+
+	/* each rule once: name[] marks those already listed */
+	elements = palloc(sizeof(Datum) * names.capacity);
+	for (i = 0; i < set->n; i++)
+	{
+		int32		rule = set->fact[i].id[MC_ID_RULE];
+
+		if (rule == MC_NULL || names.name[rule] != NULL)
+			continue;
+		names.name[rule] = "";
+		elements[n++] = DirectFunctionCall1(uuid_in,
+											CStringGetDatum(mc_string(set->strings, rule)));
+	}
+	memset(names.name, 0, sizeof(char *) * names.capacity);
+	value = PointerGetDatum(construct_array(elements, n, UUIDOID, UUID_LEN,
+											false, TYPALIGN_CHAR));
+	scan_rows(MC_AI_RULES, &value, read_name, &names);
+	return names.name;
+}
+
+uint64
+mc_fact_fill(void)
+{
+	McPlan		fill = {NULL, "", SPI_OK_INSERT, NULL};
+	uint64		n;
+
+	fill.sql = psprintf("INSERT INTO meritum_cache.claim_fact %s",
+						mc_source_fact_query(MC_SCOPE_ALL));
+	n = mc_plan_execute(&fill, NULL, NULL);
+	mc_plan_forget(&fill);
+	return n;
+}
+
+void
+mc_fact_remove_provider(const pg_uuid_t *provider)
+{
+	Datum		value = UUIDPGetDatum(provider);
+
+	mc_plan_execute(&remove_provider, &value, NULL);
+}

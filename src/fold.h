@@ -1,0 +1,72 @@
+/*
+ * fold.h
+ *		Accumulators: facts folded into the measures of the wanted metrics.
+ */
+#ifndef MERITUM_CACHE_FOLD_H
+#define MERITUM_CACHE_FOLD_H
+
+#include "fact.h"
+#include "guc.h"
+#include "metric.h"
+
+/* One group of a list; what its keys are depends on the metric's McGroup. */
+typedef struct McItem
+{
+	int32		key;
+	int32		key2;
+	int64		sum[MC_MAX_MEASURES];
+} McItem;
+
+/* The measures of one metric over one set of facts. */
+typedef struct McTable
+{
+	int64		sum[MC_MAX_MEASURES];	/* over all facts that count */
+	McItem	   *item;
+	int			nitems;
+	int			capacity;
+	int32	   *slot;			/* hash of the items, once there are many */
+	int			nslots;
+} McTable;
+
+/* A provider's total, or the facts that have one value of a dimension. */
+typedef struct McScope
+{
+	int			dim;			/* McDimension, -1 for the total */
+	int32		id;				/* string, for a location that of its uuid */
+	int64		live;			/* claims in it */
+	McTable	   *table[MC_N_METRICS];	/* NULL: not wanted */
+} McScope;
+
+typedef struct McPeriod
+{
+	DateADT		first;
+	DateADT		last;
+	McMetrics	wanted;
+	McScope   **scope;			/* the total is scope[0] */
+	int			nscopes;
+} McPeriod;
+
+typedef struct McFold
+{
+	McFactSet  *claims;
+	McFactSet  *coach;			/* may be NULL */
+	McPlaces   *places;
+	const char **rule_name;		/* see mc_fact_rule_names */
+	DateADT		as_of;			/* for snapshot metrics */
+	int			dimensions;		/* mask of breakdowns to make */
+	McPeriod   *period;			/* ascending, apart from each other */
+	int			nperiods;
+} McFold;
+
+#define MC_N_BRACKETS 4
+
+/*
+ * Fill the periods' scopes from the facts.  Monthly metrics take the facts
+ * dated within the period, snapshot metrics those of any date.
+ */
+extern void mc_fold_run(McFold *fold);
+
+/* The scope of a value in a period, NULL if no claim has it. */
+extern McScope *mc_fold_scope(McPeriod *period, int dim, int32 id);
+
+#endif

@@ -1,0 +1,133 @@
+/*
+ * intern.c
+ *		Strings as small numbers, for the length of one refresh.
+ *
+ * Facts share few distinct codes, so that comparing and grouping them by
+ * number is cheap.
+ */
+#include "postgres.h"
+
+#include "common/hashfn.h"
+#include "utils/builtins.h"
+
+#include "intern.h"
+
+typedef struct StringKey
+{
+	const char *data;
+	int			len;
+} StringKey;
+
+typedef struct StringEntry
+{
+	StringKey	key;
+	uint32		hash;
+	char		status;
+	int32		id;
+} StringEntry;
+
+#define SH_PREFIX		strtab
+#define SH_ELEMENT_TYPE	StringEntry
+#define SH_KEY_TYPE		StringKey
+#define SH_KEY			key
+#define SH_HASH_KEY(tb, key) hash_bytes((const unsigned char *) (key).data, (key).len)
+#define SH_EQUAL(tb, a, b) ((a).len == (b).len && memcmp((a).data, (b).data, (a).len) == 0)
+#define SH_SCOPE		static inline
+#define SH_STORE_HASH
+#define SH_GET_HASH(tb, a) ((a)->hash)
+#define SH_DEFINE
+#define SH_DECLARE
+#include "lib/simplehash.h"
+
+struct McStrings
+{
+	MemoryContext context;
+	strtab_hash *table;
+	StringKey  *string;
+	int			n;
+	int			capacity;
+};
+
+McStrings *
+mc_strings_create(void)
+{
+	McStrings  *strings = palloc(sizeof(McStrings));
+
+	strings->context = CurrentMemoryContext;
+	strings->table = strtab_create(CurrentMemoryContext, 64, NULL);
+	strings->n = 0;
+	strings->capacity = 64;
+	strings->string = palloc(sizeof(StringKey) * strings->capacity);
+	return strings;
+}
+
+int32
+mc_string_id(McStrings *strings, const char *data, int len)
+{
+	StringKey	key = {data, len};
+	StringEntry *entry;
+	bool		found;
+	char	   *copy;
+
+	entry = strtab_lookup(strings->table, key);
+	if (entry != NULL)
+		return entry->id;
+
+	copy = MemoryContextAlloc(strings->context, len + 1);
+	memcpy(copy, data, len);
+	copy[len] = '\0';
+	key.data = copy;
+	entry = strtab_insert(strings->table, key, &found);
+	if (strings->n == strings->capacity)
+	{
+		strings->capacity *= 2;
+		strings->string = repalloc(strings->string,
+								   sizeof(StringKey) * strings->capacity);
+	}
+	strings->string[strings->n] = key;
+	return entry->id = strings->n++;
+}
+
+int32
+mc_string_datum_id(McStrings *strings, Datum value, bool isnull)
+{
+	struct varlena *text;
+	int32		id;
+
+	if (isnull)
+		return MC_NULL;
+	text = PG_DETOAST_DATUM_PACKED(value);
+	id = mc_string_id(strings, VARDATA_ANY(text), VARSIZE_ANY_EXHDR(text));
+	if ((Pointer) text != DatumGetPointer(value))
+		pfree(text);
+	return id;
+}
+
+const char *
+mc_string(const McStrings *strings, int32 id)
+{
+	return strings->string[id].data;
+}
+
+int
+mc_string_length(const McStrings *strings, int32 id)
+{
+	return strings->string[id].len;
+}
+
+int
+mc_string_compare(const McStrings *strings, int32 a, int32 b)
+{
+	const StringKey *x;
+	const StringKey *y;
+	int			cmp;
+
+	if (a == b)
+		return 0;
+	if (a == MC_NULL || b == MC_NULL)
+		return a == MC_NULL ? 1 : -1;
+	x = &strings->string[a];
+	y = &strings->string[b];
+	cmp = memcmp(x->data, y->data, Min(x->len, y->len));
+	return cmp != 0 ? cmp : x->len - y->len;
+}

@@ -1,0 +1,26 @@
+/*
+ * intern.h
+ *		Strings as small numbers, for the length of one refresh.
+ */
+#ifndef MERITUM_CACHE_INTERN_H
+#define MERITUM_CACHE_INTERN_H
+
+#define MC_NULL (-1)
+
+typedef struct McStrings McStrings;
+
+/* In the current memory context. */
+extern McStrings *mc_strings_create(void);
+
+/* The number of a string, given one if new; numbers count up from 0. */
+extern int32 mc_string_id(McStrings *strings, const char *data, int len);
+extern int32 mc_string_datum_id(McStrings *strings, Datum value, bool isnull);
+
+/* Null-terminated. */
+extern const char *mc_string(const McStrings *strings, int32 id);
+extern int	mc_string_length(const McStrings *strings, int32 id);
+
+/* Byte order, nulls last. */
+extern int	mc_string_compare(const McStrings *strings, int32 a, int32 b);
+
+#endif

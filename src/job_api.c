@@ -1,0 +1,190 @@
+/*
+ * job_api.c
+ *		SQL entry points for jobs: check, convert, call.
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "dirty.h"
+#include "job.h"
+#include "owner.h"
+#include "plan.h"
+#include "run.h"
+#include "schedule.h"
+#include "wake.h"
+#include "worker.h"
+#include "zone.h"
+
+static McPlan set_job = {
+	"INSERT INTO meritum_cache.job"
+	" (name, schedule, command, timezone, enabled, timeout, owner)"
+	" VALUES ($1, $2, $3, $4, $5, $6, $7::regrole)"
+	" ON CONFLICT (name) DO UPDATE SET schedule = excluded.schedule,"
+	" command = excluded.command, timezone = excluded.timezone,"
+	" enabled = excluded.enabled, timeout = excluded.timeout,"
+	" owner = excluded.owner",
+	"text,text,text,text,bool,interval,oid", SPI_OK_INSERT
+};
+
+static McPlan delete_job = {
+	"DELETE FROM meritum_cache.job WHERE name = $1",
+	"text", SPI_OK_DELETE
+};
+
+static McPlan select_job = {
+	"SELECT FROM meritum_cache.job WHERE name = $1",
+	"text", SPI_OK_SELECT
+};
+
+static void
+require_argument(FunctionCallInfo fcinfo, int n, const char *name)
+{
+	if (PG_ARGISNULL(n))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("%s must not be null", name)));
+}
+
+static void
+no_such_job(const char *name)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("job \"%s\" does not exist", name)));
+}
+
+/*
+ * A job is code that runs later, so who may define one is not left to grants
+ * on the functions alone.
+ */
+static void
+require_admin(void)
+{
+	if (!has_privs_of_role(GetUserId(), mc_extension_owner()))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied to schedule jobs"),
+				 errdetail("Only the owner of the extension and superusers may.")));
+}
+
+static void
+require_worker(void)
+{
+	if (!mc_wake_available())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("there is no background worker to run jobs"),
+				 errhint("Add meritum_cache to shared_preload_libraries and restart the server.")));
+	if (!mc_worker_expected())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("this database has no background worker to run jobs"),
+				 errhint("Add its name to meritum_cache.databases and restart the server.")));
+}
+
+PG_FUNCTION_INFO_V1(meritum_next_run);
+PG_FUNCTION_INFO_V1(meritum_run_job);
+PG_FUNCTION_INFO_V1(meritum_schedule);
+PG_FUNCTION_INFO_V1(meritum_unschedule);
+
+Datum
+meritum_next_run(PG_FUNCTION_ARGS)
+{
+	McSchedule	schedule;
+	pg_tz	   *zone;
+	TimestampTz next;
+
+	require_argument(fcinfo, 0, "schedule");
+	require_argument(fcinfo, 1, "after");
+	mc_job_parse_schedule(text_to_cstring(PG_GETARG_TEXT_PP(0)), &schedule);
+	zone = PG_ARGISNULL(2) ? mc_zone() :
+		mc_job_parse_zone(text_to_cstring(PG_GETARG_TEXT_PP(2)));
+	if (!mc_schedule_next(&schedule, PG_GETARG_TIMESTAMPTZ(1), zone, &next))
+		PG_RETURN_NULL();
+	PG_RETURN_TIMESTAMPTZ(next);
+}
+
+Datum
+meritum_run_job(PG_FUNCTION_ARGS)
+{
+	McBracket	bracket;
+	char	   *name;
+	Datum		value;
+	int64		run;
+
+	require_argument(fcinfo, 0, "name");
+	name = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	require_worker();
+
+	mc_owner_enter(&bracket, true);
+	value = CStringGetTextDatum(name);
+	if (mc_plan_execute(&select_job, &value, NULL) == 0)
+		no_such_job(name);
+	run = mc_run_queue(name, DT_NOBEGIN);
+
+	/* Makes the worker look at the queue once this has committed. */
+	mc_wake_jobs_changed();
+	mc_dirty_wake();
+	mc_owner_leave(&bracket);
+	PG_RETURN_INT64(run);
+}
+
+Datum
+meritum_schedule(PG_FUNCTION_ARGS)
+{
+	McBracket	bracket;
+	McSchedule	schedule;
+	Datum		values[7];
+	char		nulls[7] = {' ', ' ', ' ', ' ', ' ', ' ', ' '};
+
+	require_argument(fcinfo, 0, "name");
+	require_argument(fcinfo, 1, "schedule");
+	require_argument(fcinfo, 2, "command");
+	require_argument(fcinfo, 4, "enabled");
+	require_admin();
+	mc_job_parse_schedule(text_to_cstring(PG_GETARG_TEXT_PP(1)), &schedule);
+
+	values[0] = PG_GETARG_DATUM(0);
+	values[1] = PG_GETARG_DATUM(1);
+	values[2] = PG_GETARG_DATUM(2);
+	values[3] = PG_GETARG_DATUM(3);
+	values[4] = PG_GETARG_DATUM(4);
+	values[5] = PG_GETARG_DATUM(5);
+	values[6] = ObjectIdGetDatum(GetUserId());
+	if (PG_ARGISNULL(3))
+		nulls[3] = 'n';
+	else
+		(void) mc_job_parse_zone(text_to_cstring(PG_GETARG_TEXT_PP(3)));
+	if (PG_ARGISNULL(5))
+		nulls[5] = 'n';
+	else
+		(void) mc_job_parse_timeout(PG_GETARG_INTERVAL_P(5));
+
+	mc_owner_enter(&bracket, true);
+	mc_plan_execute(&set_job, values, nulls);
+	mc_owner_leave(&bracket);
+	PG_RETURN_VOID();
+}
+
+Datum
+meritum_unschedule(PG_FUNCTION_ARGS)
+{
+	McBracket	bracket;
+	Datum		value;
+	uint64		deleted;
+
+	require_argument(fcinfo, 0, "name");
+	require_admin();
+	value = PG_GETARG_DATUM(0);
+	mc_owner_enter(&bracket, true);
+	deleted = mc_plan_execute(&delete_job, &value, NULL);
+	mc_owner_leave(&bracket);
+	if (deleted == 0)
+		no_such_job(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	PG_RETURN_VOID();
+}

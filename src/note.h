@@ -1,0 +1,63 @@
+/*
+ * note.h
+ *		Durable notes of pending work: meritum_cache.pending_refresh.
+ */
+#ifndef MERITUM_CACHE_NOTE_H
+#define MERITUM_CACHE_NOTE_H
+
+#include "datatype/timestamp.h"
+#include "utils/uuid.h"
+
+#include "source.h"
+#include "task.h"
+
+/* Attempts after which a note is parked. */
+#define MC_MAX_ATTEMPTS 10
+
+/*
+ * All need a bracket (owner.h).
+ */
+
+/* Leave notes of all that a task asks for; error is that of the attempt. */
+extern void mc_note_write(const McTask *task, const ErrorData *error);
+
+/*
+ * Leave a note of changed rows whose claims another transaction may be about
+ * to insert: they are looked up again when all that runs now has ended.
+ */
+extern void mc_note_write_keys(McSource source, const pg_uuid_t *keys, int n);
+
+/* Queue a refresh of everything the provider has; false if queued already. */
+extern bool mc_note_request(const pg_uuid_t *provider);
+
+/* Delete the provider's notes and add to the task what they ask for. */
+extern int	mc_note_take(McTask *task);
+
+/* Has the provider notes that the active snapshot sees? */
+extern bool mc_note_pending(const pg_uuid_t *provider);
+
+/*
+ * Take the notes of keys: calls resolve for each, and then deletes it if no
+ * transaction that could bring its claims still runs, or keeps it for later.
+ */
+typedef void (*McResolve) (McSource source, Datum keys, void *arg);
+extern void mc_note_take_keys(McResolve resolve, void *arg);
+
+/*
+ * The provider of the oldest note that is due, or unresolved if that has none.
+ * Returns false if none is due; then *next_due is when the next one will be,
+ * DT_NOEND if there is none at all.
+ */
+extern bool mc_note_next(pg_uuid_t *provider, bool *unresolved,
+						 TimestampTz *next_due);
+
+/*
+ * Record that settling a provider's notes (NULL: those of keys) failed: the
+ * next attempt comes later, after ten they are parked.
+ */
+extern void mc_note_failed(const pg_uuid_t *provider, const ErrorData *error);
+
+/* What may be said of an error: never contents of a claim. */
+extern const char *mc_error_message(const ErrorData *error);
+
+#endif

@@ -1,0 +1,130 @@
+/*
+ * owner.c
+ *		Acting as the owner of the cache or of the application's tables.
+ *
+ * Whoever changes a claim or reads a figure needs no right on the cache: the
+ * extension works with its owner's rights.  So that no function, operator or
+ * temporary object of the caller can run with them, this happens inside a
+ * security-restricted operation and with a fixed search path.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_class.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+
+#include "owner.h"
+
+#define MC_SCHEMA "meritum_cache"
+
+static Oid
+find_relation(const char *name)
+{
+	Oid			schema = get_namespace_oid(MC_SCHEMA, true);
+
+	return OidIsValid(schema) ? get_relname_relid(name, schema) : InvalidOid;
+}
+
+bool
+mc_is_installed(void)
+{
+	return OidIsValid(find_relation("provider_state"));
+}
+
+Oid
+mc_cache_relation(const char *name)
+{
+	Oid			relid = find_relation(name);
+
+	if (!OidIsValid(relid))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("extension \"meritum_cache\" is not installed in this database"),
+				 errhint("Run CREATE EXTENSION meritum_cache.")));
+	return relid;
+}
+
+Oid
+mc_extension_owner(void)
+{
+	Oid			relid = mc_cache_relation("provider_state");
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	Oid			owner;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for relation %u", relid);
+	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
+	return owner;
+}
+
+void
+mc_owner_enter(McBracket *bracket, bool latest)
+{
+	Oid			owner = mc_extension_owner();
+
+	GetUserIdAndSecContext(&bracket->user, &bracket->context);
+	SetUserIdAndSecContext(owner, bracket->context |
+						   SECURITY_LOCAL_USERID_CHANGE |
+						   SECURITY_RESTRICTED_OPERATION);
+	bracket->nest_level = NewGUCNestLevel();
+	bracket->latest = latest;
+	(void) set_config_option("search_path", "pg_catalog, pg_temp",
+							 PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "could not connect to SPI");
+
+	/*
+	 * A copy, since the statements advance its command counter; the snapshot
+	 * of a REPEATABLE READ transaction would not see what others committed
+	 * while we waited for the provider's lock.
+	 */
+	if (latest)
+		PushCopiedSnapshot(GetLatestSnapshot());
+}
+
+void
+mc_owner_leave(McBracket *bracket)
+{
+	if (bracket->latest)
+		PopActiveSnapshot();
+	SPI_finish();
+	AtEOXact_GUC(false, bracket->nest_level);
+	SetUserIdAndSecContext(bracket->user, bracket->context);
+}
+
+void
+mc_owner_renew_snapshot(void)
+{
+	PopActiveSnapshot();
+	PushCopiedSnapshot(GetLatestSnapshot());
+}
+
+Oid
+mc_owner_switch(Oid role)
+{
+	Oid			previous;
+	int			context;
+
+	GetUserIdAndSecContext(&previous, &context);
+	SetUserIdAndSecContext(role, context);
+	return previous;
+}
+
+void
+mc_owner_restore(Oid previous)
+{
+	Oid			current;
+	int			context;
+
+	GetUserIdAndSecContext(&current, &context);
+	SetUserIdAndSecContext(previous, context);
+}

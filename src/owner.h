@@ -1,0 +1,40 @@
+/*
+ * owner.h
+ *		Acting as the owner of the cache or of the application's tables.
+ */
+#ifndef MERITUM_CACHE_OWNER_H
+#define MERITUM_CACHE_OWNER_H
+
+typedef struct McBracket
+{
+	Oid			user;
+	int			context;
+	int			nest_level;
+	bool		latest;
+} McBracket;
+
+/*
+ * Between enter and leave SPI is connected, the user is the extension's owner
+ * inside a security-restricted operation, and the search path is pg_catalog.
+ * With latest, the active snapshot is a fresh one whatever the isolation
+ * level; without, the caller's, which must exist, is kept.  An error needs no
+ * leave: the abort of the (sub)transaction undoes it all.
+ */
+extern void mc_owner_enter(McBracket *bracket, bool latest);
+extern void mc_owner_leave(McBracket *bracket);
+
+/* Replace the fresh snapshot by a newer one, after waiting for a lock. */
+extern void mc_owner_renew_snapshot(void);
+
+/* Inside a bracket: act as another role until the restore. */
+extern Oid	mc_owner_switch(Oid role);
+extern void mc_owner_restore(Oid previous);
+
+/* A table of the schema meritum_cache; raises 55000 if it is not there. */
+extern Oid	mc_cache_relation(const char *name);
+extern bool mc_is_installed(void);
+
+/* Owner of the extension's tables. */
+extern Oid	mc_extension_owner(void);
+
+#endif

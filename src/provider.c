@@ -1,0 +1,189 @@
+/*
+ * provider.c
+ *		The lock and the state of a provider.
+ *
+ * Whoever changes a provider's facts, cells or state holds the provider's
+ * lock and reads with a snapshot taken after it was granted: so each refresh
+ * sees all that earlier ones counted, at every isolation level.  It is a
+ * heavyweight lock on an object of provider_state, named by a hash of the
+ * provider: a row lock would raise serialization failures under REPEATABLE
+ * READ, and an advisory lock could be taken by anybody.  Two providers with
+ * one hash wait for each other needlessly, and nothing else.
+ */
+#include "postgres.h"
+
+#include "common/hashfn.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "storage/lock.h"
+#include "storage/proc.h"
+#include "utils/builtins.h"
+
+#include "owner.h"
+#include "plan.h"
+#include "provider.h"
+#include "zone.h"
+
+static McPlan load_state = {
+	"SELECT s.version, s.facts_zone, s.oldest_computed_at, s.full_from,"
+	" s.full_to, s.snapshot_on"
+	" FROM meritum_cache.provider_state s WHERE s.provider_id = $1",
+	"uuid", SPI_OK_SELECT
+};
+
+static McPlan store_state = {
+	"INSERT INTO meritum_cache.provider_state AS s (provider_id, version,"
+	" facts_zone, oldest_computed_at, full_from, full_to, snapshot_on,"
+	" refreshed_at, refresh_cause)"
+	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+	" ON CONFLICT (provider_id) DO UPDATE SET version = excluded.version,"
+	" facts_zone = excluded.facts_zone,"
+	" oldest_computed_at = excluded.oldest_computed_at,"
+	" full_from = excluded.full_from, full_to = excluded.full_to,"
+	" snapshot_on = excluded.snapshot_on,"
+	" refreshed_at = excluded.refreshed_at,"
+	" refresh_cause = excluded.refresh_cause",
+	"uuid,int8,text,timestamptz,date,date,date,timestamptz,text", SPI_OK_INSERT
+};
+
+static McPlan remove_state = {
+	"DELETE FROM meritum_cache.provider_state s WHERE s.provider_id = $1",
+	"uuid", SPI_OK_DELETE
+};
+
+static uint32
+provider_hash(const pg_uuid_t *provider)
+{
+	return hash_bytes(provider->data, UUID_LEN);
+}
+
+/*
+ * By hash first, since that is what the lock is named by: in the order of the
+ * providers themselves, two that share a hash could close a circle.
+ */
+int
+mc_provider_compare(const pg_uuid_t *a, const pg_uuid_t *b)
+{
+	uint32		x = provider_hash(a);
+	uint32		y = provider_hash(b);
+
+	if (x != y)
+		return x < y ? -1 : 1;
+	return memcmp(a->data, b->data, UUID_LEN);
+}
+
+static LockAcquireResult
+acquire(const pg_uuid_t *provider, bool dont_wait)
+{
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, mc_cache_relation("provider_state"),
+					   provider_hash(provider), 0);
+	return LockAcquire(&tag, ExclusiveLock, false, dont_wait);
+}
+
+void
+mc_provider_lock(const pg_uuid_t *provider)
+{
+	(void) acquire(provider, false);
+}
+
+bool
+mc_provider_try_lock(const pg_uuid_t *provider)
+{
+	return acquire(provider, true) != LOCKACQUIRE_NOT_AVAIL;
+}
+
+/*
+ * A committing transaction holds locks of the application's rows while it
+ * waits here, and the holder of the provider's lock may be one that refreshed
+ * explicitly and now goes on to want those rows.  By not waiting as long as
+ * the deadlock timeout, the committing transaction leaves a note instead of
+ * taking part in a deadlock.
+ */
+void
+mc_provider_lock_bounded(const pg_uuid_t *provider)
+{
+	int			timeout = LockTimeout;
+	int			bound = Max(DeadlockTimeout / 2, 1);
+
+	if (mc_provider_try_lock(provider))
+		return;
+	LockTimeout = timeout > 0 ? Min(timeout, bound) : bound;
+	PG_TRY();
+	{
+		mc_provider_lock(provider);
+	}
+	PG_FINALLY();
+	{
+		LockTimeout = timeout;
+	}
+	PG_END_TRY();
+}
+
+static DateADT
+date_value(int column)
+{
+	bool		isnull;
+	Datum		value = mc_plan_value(0, column, &isnull);
+
+	return isnull ? DATEVAL_NOBEGIN : DatumGetDateADT(value);
+}
+
+void
+mc_provider_state_load(const pg_uuid_t *provider, McProviderState *state)
+{
+	Datum		value = UUIDPGetDatum(provider);
+	bool		isnull;
+
+	memset(state, 0, sizeof(*state));
+	state->oldest = DT_NOBEGIN;
+	state->full_from = state->full_to = DATEVAL_NOBEGIN;
+	state->snapshot_on = DATEVAL_NOBEGIN;
+	if (mc_plan_execute(&load_state, &value, NULL) == 0)
+		return;
+	state->exists = true;
+	state->version = DatumGetInt64(mc_plan_value(0, 1, &isnull));
+	value = mc_plan_value(0, 2, &isnull);
+	state->facts_complete = !isnull &&
+		strcmp(TextDatumGetCString(value), mc_zone_name()) == 0;
+	value = mc_plan_value(0, 3, &isnull);
+	if (!isnull)
+		state->oldest = DatumGetTimestampTz(value);
+	state->full_from = date_value(4);
+	state->full_to = date_value(5);
+	state->snapshot_on = date_value(6);
+}
+
+void
+mc_provider_state_store(const pg_uuid_t *provider,
+						const McProviderState *state, TimestampTz now,
+						const char *cause)
+{
+	Datum		values[9] = {
+		UUIDPGetDatum(provider), Int64GetDatum(state->version),
+		CStringGetTextDatum(mc_zone_name()), TimestampTzGetDatum(state->oldest),
+		DateADTGetDatum(state->full_from), DateADTGetDatum(state->full_to),
+		DateADTGetDatum(state->snapshot_on), TimestampTzGetDatum(now),
+		CStringGetTextDatum(cause)
+	};
+	char		nulls[] = "         ";
+
+	if (!state->facts_complete)
+		nulls[2] = 'n';
+	if (state->oldest == DT_NOBEGIN)
+		nulls[3] = 'n';
+	if (DATE_IS_NOBEGIN(state->full_from))
+		nulls[4] = nulls[5] = 'n';
+	if (DATE_IS_NOBEGIN(state->snapshot_on))
+		nulls[6] = 'n';
+	mc_plan_execute(&store_state, values, nulls);
+}
+
+void
+mc_provider_state_remove(const pg_uuid_t *provider)
+{
+	Datum		value = UUIDPGetDatum(provider);
+
+	mc_plan_execute(&remove_state, &value, NULL);
+}

@@ -1,0 +1,46 @@
+/*
+ * provider.h
+ *		The lock and the state of a provider.
+ */
+#ifndef MERITUM_CACHE_PROVIDER_H
+#define MERITUM_CACHE_PROVIDER_H
+
+#include "utils/date.h"
+#include "utils/timestamp.h"
+#include "utils/uuid.h"
+
+/* A row of meritum_cache.provider_state. */
+typedef struct McProviderState
+{
+	bool		exists;
+	int64		version;
+	bool		facts_complete; /* in the present time zone */
+	TimestampTz oldest;			/* DT_NOBEGIN: no figures yet */
+	DateADT		full_from;		/* months, DATEVAL_NOBEGIN: none */
+	DateADT		full_to;
+	DateADT		snapshot_on;	/* DATEVAL_NOBEGIN: outdated */
+} McProviderState;
+
+/* The order in which locks of several providers must be taken. */
+extern int	mc_provider_compare(const pg_uuid_t *a, const pg_uuid_t *b);
+
+/*
+ * The provider's lock, held to the end of the transaction.  It guards the
+ * provider's rows of all tables of the extension.  After mc_provider_lock the
+ * snapshot has to be renewed: what the lock was waiting for is to be seen.
+ * mc_provider_lock_bounded gives up with 55P03 after half the deadlock
+ * timeout; see provider.c for why.
+ */
+extern void mc_provider_lock(const pg_uuid_t *provider);
+extern void mc_provider_lock_bounded(const pg_uuid_t *provider);
+extern bool mc_provider_try_lock(const pg_uuid_t *provider);
+
+/* Need a bracket. */
+extern void mc_provider_state_load(const pg_uuid_t *provider,
+								   McProviderState *state);
+extern void mc_provider_state_store(const pg_uuid_t *provider,
+									const McProviderState *state,
+									TimestampTz now, const char *cause);
+extern void mc_provider_state_remove(const pg_uuid_t *provider);
+
+#endif

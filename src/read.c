@@ -1,0 +1,560 @@
+/*
+ * read.c
+ *		Figures read: from the cache, or computed without it.
+ *
+ * A reader never gets a figure older than a committed change.  What is
+ * pending it settles first; where it must not or cannot write (on a standby,
+ * in a read-only transaction, inside a transaction block, where it would hold
+ * the provider's lock for as long as that lasts) it computes the figures and
+ * stores nothing.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/pg_type.h"
+#include "funcapi.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/formatting.h"
+#include "utils/jsonb.h"
+#include "utils/timestamp.h"
+
+#include "args.h"
+#include "dirty.h"
+#include "note.h"
+#include "owner.h"
+#include "plan.h"
+#include "provider.h"
+#include "refresh.h"
+#include "source.h"
+#include "value.h"
+#include "zone.h"
+
+#define MAX_COMPUTE_DAYS 730
+
+static McPlan select_entries = {
+	"SELECT c.cache_id, c.provider_id, c.metric_key, c.period_start,"
+	" c.period_end, c.dimensions, c.value, c.computed_at"
+	" FROM meritum_cache.analytics_cache c"
+	" WHERE c.provider_id = $1 AND c.metric_key = ANY ($2)"
+	" AND c.period_start >= $3 AND c.period_end <= $4"
+	" AND ($5 IS NULL OR c.dimensions @> $5)"
+	" ORDER BY c.metric_key, c.period_start, c.dimensions NULLS FIRST",
+	"uuid,varchar[],date,date,jsonb", SPI_OK_SELECT
+};
+
+/* A call of meritum_get_metrics. */
+typedef struct Read
+{
+	const pg_uuid_t *provider;
+	McMetrics	metrics;
+	DateADT		first;
+	DateADT		last;
+	Jsonb	   *dimensions;		/* NULL: all */
+	DateADT		today;
+	McTask	   *task;			/* what is to be refreshed first */
+	bool		pending;
+	McPeriod   *computed;		/* months that were computed, not read */
+	int			ncomputed;
+	ReturnSetInfo *rsinfo;
+} Read;
+
+static Datum
+metric_array(McMetrics metrics)
+{
+	Datum		elements[MC_N_METRICS];
+	int			n = 0;
+	int			m;
+
+	for (m = 0; m < MC_N_METRICS; m++)
+		if (metrics & MC_METRIC_BIT(m))
+			elements[n++] = CStringGetTextDatum(mc_metric[m].key);
+	return PointerGetDatum(construct_array(elements, n, VARCHAROID, -1, false,
+										   TYPALIGN_INT));
+}
+
+/* Whole months that the period holds, of the last 24. */
+static int
+readable_months(const Read *read, DateADT *months)
+{
+	DateADT		last = mc_month_of(read->today);
+	int			n = 0;
+	int			i;
+
+	for (i = 1 - MC_READ_MONTHS; i <= 0; i++)
+	{
+		DateADT		month = mc_month_add(last, i);
+
+		if (month >= read->first && mc_month_end(month) <= read->last)
+			months[n++] = month;
+	}
+	return n;
+}
+
+/*
+ * Find out what has to be refreshed before the figures may be read.  Returns
+ * false if nothing has.
+ */
+static bool
+plan_read(Read *read)
+{
+	DateADT		months[MC_READ_MONTHS];
+	McMetrics	monthly = read->metrics & ~mc_metrics_snapshot();
+	McProviderState state;
+	McCells    *cells = NULL;
+	bool		needed;
+	int			n,
+				i,
+				m;
+
+	if (mc_source_get(MC_CLAIMS) == NULL ||
+		!mc_source_provider_known(read->provider))
+		return false;
+	read->task = mc_task_create(read->provider, MC_CAUSE_READ);
+	read->pending = mc_note_pending(read->provider) || mc_dirty_has(read->provider);
+	needed = read->pending;
+	mc_provider_state_load(read->provider, &state);
+
+	n = readable_months(read, months);
+	for (i = 0; i < n; i++)
+	{
+		McMonthTask *month;
+
+		if (months[i] == mc_month_of(read->today) &&
+			(read->metrics & mc_metrics_snapshot()) &&
+			state.snapshot_on != read->today)
+		{
+			mc_task_month(read->task, months[i])->force |= mc_metrics_snapshot();
+			needed = true;
+		}
+		if (monthly == 0 ||
+			(!DATE_IS_NOBEGIN(state.full_from) &&
+			 months[i] >= state.full_from && months[i] <= state.full_to))
+			continue;
+		if (cells == NULL)
+			cells = mc_cells_load(read->provider, monthly, months, n,
+								  mc_fact_strings());
+		month = mc_task_month(read->task, months[i]);
+		for (m = 0; m < MC_N_METRICS; m++)
+			if ((monthly & MC_METRIC_BIT(m)) &&
+				mc_cells_find(cells, m, months[i], -1, MC_NULL) == NULL)
+			{
+				month->force |= MC_METRIC_BIT(m);
+				needed = true;
+			}
+	}
+	return needed;
+}
+
+static void
+put_row(Read *read, Datum *values, bool *nulls)
+{
+	tuplestore_putvalues(read->rsinfo->setResult, read->rsinfo->setDesc,
+						 values, nulls);
+}
+
+/* Was the figure of this row computed instead? */
+static bool
+was_computed(const Read *read, Datum *values, bool *nulls)
+{
+	text	   *key = DatumGetTextPP(values[2]);
+	int			metric = mc_metric_find(VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key));
+	int			i;
+
+	for (i = 0; i < read->ncomputed; i++)
+		if (metric >= 0 && (read->computed[i].wanted & MC_METRIC_BIT(metric)) &&
+			DatumGetDateADT(values[3]) == read->computed[i].first &&
+			DatumGetDateADT(values[4]) == read->computed[i].last)
+			return nulls[5] || mc_metric[metric].breakdown;
+	return false;
+}
+
+static void
+read_entry(TupleTableSlot *slot, void *arg)
+{
+	Read	   *read = arg;
+
+	if (!was_computed(read, slot->tts_values, slot->tts_isnull))
+		put_row(read, slot->tts_values, slot->tts_isnull);
+}
+
+static void
+select_rows(Read *read)
+{
+	Datum		values[5] = {
+		UUIDPGetDatum(read->provider), metric_array(read->metrics),
+		DateADTGetDatum(read->first), DateADTGetDatum(read->last),
+		PointerGetDatum(read->dimensions)
+	};
+
+	mc_plan_scan(&select_entries, values, read->dimensions ? NULL : "    n",
+				 read_entry, read);
+}
+
+/*
+ * Return the figures of one metric of a computed month.
+ */
+static void
+put_computed(Read *read, const McFold *fold, McPeriod *period, int metric,
+			 McCells *cells, TimestampTz now)
+{
+	int			s;
+
+	for (s = 0; s < period->nscopes; s++)
+	{
+		McScope    *scope = period->scope[s];
+		Jsonb	   *dimensions;
+		McCell	   *cell;
+		Datum		values[8];
+		bool		nulls[8] = {false};
+
+		if (scope->table[metric] == NULL)
+			continue;
+		dimensions = mc_value_dimensions(fold->claims->strings, scope->dim, scope->id);
+		if (read->dimensions != NULL &&
+			(dimensions == NULL ||
+			 !DatumGetBool(DirectFunctionCall2(jsonb_contains,
+											   PointerGetDatum(dimensions),
+											   PointerGetDatum(read->dimensions)))))
+			continue;
+		cell = mc_cells_find(cells, metric, period->first, scope->dim, scope->id);
+		values[0] = cell ? UUIDPGetDatum(&cell->cache_id) :
+			DirectFunctionCall1(gen_random_uuid, (Datum) 0);
+		values[1] = UUIDPGetDatum(read->provider);
+		values[2] = CStringGetTextDatum(mc_metric[metric].key);
+		values[3] = DateADTGetDatum(period->first);
+		values[4] = DateADTGetDatum(period->last);
+		values[5] = PointerGetDatum(dimensions);
+		nulls[5] = dimensions == NULL;
+		values[6] = PointerGetDatum(mc_value_make(fold, metric, scope->table[metric]));
+		values[7] = TimestampTzGetDatum(now);
+		put_row(read, values, nulls);
+	}
+}
+
+/*
+ * Compute the figures that the cache should hold for the months asked for:
+ * those of the last 24 and any others that it does hold.
+ */
+static void
+compute_rows(Read *read)
+{
+	McStrings  *strings = mc_fact_strings();
+	DateADT    *months;
+	DateADT		recent[MC_READ_MONTHS];
+	int			nrecent = readable_months(read, recent);
+	int			n = mc_cells_months(read->provider, &months);
+	McPeriod   *periods = palloc0(sizeof(McPeriod) * (n + nrecent));
+	int			nperiods = 0;
+	TimestampTz now = GetCurrentTimestamp();
+	McCells    *cells;
+	McFold	   *fold;
+	DateADT    *starts;
+	int			i = 0,
+				j = 0,
+				m;
+
+	/* merge the two ascending lists */
+	while (i < n || j < nrecent)
+	{
+		DateADT		month;
+
+		if (j == nrecent || (i < n && months[i] < recent[j]))
+			month = months[i];
+		else
+			month = recent[j];
+		if (i < n && months[i] == month)
+			i++;
+		if (j < nrecent && recent[j] == month)
+			j++;
+		if (month < read->first || mc_month_end(month) > read->last)
+			continue;
+		periods[nperiods].first = month;
+		periods[nperiods++].last = mc_month_end(month);
+	}
+	if (nperiods == 0)
+		return;
+	starts = palloc(sizeof(DateADT) * nperiods);
+	for (i = 0; i < nperiods; i++)
+		starts[i] = periods[i].first;
+	cells = mc_cells_load(read->provider, read->metrics, starts, nperiods, strings);
+	for (i = 0; i < nperiods; i++)
+		for (m = 0; m < MC_N_METRICS; m++)
+		{
+			McMetrics	bit = MC_METRIC_BIT(m);
+			bool		recent_month = nrecent > 0 &&
+				periods[i].first >= recent[0] && periods[i].first <= recent[nrecent - 1];
+
+			if (!(read->metrics & bit))
+				continue;
+			if (mc_metric[m].grain == MC_SNAPSHOT ?
+				periods[i].first == mc_month_of(read->today) :
+				recent_month || mc_cells_find(cells, m, periods[i].first, -1, MC_NULL))
+				periods[i].wanted |= bit;
+		}
+
+	fold = mc_refresh_compute(read->provider, strings, periods, nperiods,
+							  read->today, mc_dimension_mask, read->pending,
+							  NULL, NULL);
+	for (i = 0; i < nperiods; i++)
+		for (m = 0; m < MC_N_METRICS; m++)
+			if (periods[i].wanted & MC_METRIC_BIT(m))
+				put_computed(read, fold, &periods[i], m, cells, now);
+	read->computed = periods;
+	read->ncomputed = nperiods;
+}
+
+static bool
+may_store(const Read *read)
+{
+	return !RecoveryInProgress() && !XactReadOnly && !IsTransactionBlock() &&
+		!IsSubTransaction() && !mc_dirty_has(read->provider);
+}
+
+PG_FUNCTION_INFO_V1(meritum_get_metrics);
+
+Datum
+meritum_get_metrics(PG_FUNCTION_ARGS)
+{
+	Read		read = {0};
+	McBracket	bracket;
+	McOutcome	outcome;
+	bool		needed;
+
+	read.provider = mc_arg_provider(fcinfo, 0);
+	read.metrics = mc_arg_metrics(fcinfo, 1);
+	mc_arg_required(fcinfo, 2, "period_start");
+	mc_arg_required(fcinfo, 3, "period_end");
+	read.first = PG_GETARG_DATEADT(2);
+	read.last = PG_GETARG_DATEADT(3);
+	mc_check_period(read.first, read.last);
+	if (!PG_ARGISNULL(4))
+		read.dimensions = PG_GETARG_JSONB_P(4);
+	read.today = mc_today();
+	InitMaterializedSRF(fcinfo, 0);
+	read.rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+
+	mc_owner_enter(&bracket, true);
+	needed = plan_read(&read);
+	if (needed && may_store(&read) &&
+		mc_refresh_task(read.task, MC_NO_WAIT, true, &outcome))
+	{
+		needed = false;
+		mc_owner_renew_snapshot();
+	}
+	if (needed)
+		compute_rows(&read);
+	select_rows(&read);
+	mc_owner_leave(&bracket);
+	return (Datum) 0;
+}
+
+/* The columns that meritum_compute_metrics can filter by. */
+typedef enum FilterColumn
+{
+	F_CLAIM_TYPE, F_BA_NUMBER, F_LOCATION_ID, F_HSC_CODE, F_CLAIM_STATE,
+	N_FILTERS
+} FilterColumn;
+
+static const char *const filter_names[N_FILTERS] = {
+	"claim_type", "ba_number", "location_id", "hsc_code", "claim_state"
+};
+
+typedef struct Filter
+{
+	bool		given[N_FILTERS];
+	int			n[N_FILTERS];
+	int32	   *value[N_FILTERS];	/* strings */
+} Filter;
+
+static bool
+filter_has(const Filter *filter, FilterColumn column, int32 id)
+{
+	int			i;
+
+	for (i = 0; i < filter->n[column]; i++)
+		if (filter->value[column][i] == id)
+			return true;
+	return false;
+}
+
+/*
+ * Does the filter let a claim pass?  Without one: leave only the locations
+ * that the filter names.
+ */
+static bool
+passes(const McFold *fold, const McFact *fact, void *arg)
+{
+	static const McId ids[N_FILTERS] = {
+		[F_CLAIM_TYPE] = MC_ID_TYPE, [F_BA_NUMBER] = MC_ID_BA,
+		[F_HSC_CODE] = MC_ID_HSC, [F_CLAIM_STATE] = MC_ID_STATE,
+	};
+	const Filter *filter = arg;
+	McPlaces   *places = fold->places;
+	int			kept = 0;
+	int			f,
+				i;
+
+	if (fact == NULL)
+	{
+		for (i = 0; i < places->n; i++)
+			if (!filter->given[F_LOCATION_ID] ||
+				filter_has(filter, F_LOCATION_ID, places->place[i].id))
+				places->place[kept++] = places->place[i];
+		places->n = kept;
+		return true;
+	}
+	for (f = 0; f < N_FILTERS; f++)
+		if (filter->given[f] && f != F_LOCATION_ID &&
+			!filter_has(filter, f, fact->id[ids[f]]))
+			return false;
+	if (!filter->given[F_LOCATION_ID])
+		return true;
+	for (i = 0; i < places->n; i++)
+		if (fact->has_ahcip && fact->id[MC_ID_CENTRE] != MC_NULL &&
+			places->place[i].centre == fact->id[MC_ID_CENTRE])
+			return true;
+	return false;
+}
+
+static void
+bad_filter(const char *name)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("filter \"%s\" must be a string or an array of strings", name)));
+}
+
+static void
+add_filter_value(Filter *filter, int column, McStrings *strings,
+				 const JsonbValue *value)
+{
+	char	   *text;
+
+	if (value->type != jbvString)
+		bad_filter(filter_names[column]);
+	text = pnstrdup(value->val.string.val, value->val.string.len);
+	if (column == F_CLAIM_STATE)
+		text = asc_toupper(text, strlen(text));
+	else if (column == F_LOCATION_ID)
+		text = asc_tolower(text, strlen(text));
+	filter->value[column] = filter->n[column] == 0 ?
+		palloc(sizeof(int32)) :
+		repalloc(filter->value[column], sizeof(int32) * (filter->n[column] + 1));
+	filter->value[column][filter->n[column]++] =
+		mc_string_id(strings, text, strlen(text));
+}
+
+static bool
+parse_filter(Filter *filter, Jsonb *jsonb, McStrings *strings)
+{
+	JsonbIterator *it;
+	JsonbValue	value;
+	JsonbIteratorToken token;
+	int			column = -1;
+	int			depth = 0;
+	bool		any = false;
+
+	if (!JB_ROOT_IS_OBJECT(jsonb))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("filter must be a JSON object")));
+	it = JsonbIteratorInit(&jsonb->root);
+	while ((token = JsonbIteratorNext(&it, &value, false)) != WJB_DONE)
+	{
+		switch (token)
+		{
+			case WJB_KEY:
+				if (depth != 1)
+					bad_filter(filter_names[column]);
+				for (column = 0; column < N_FILTERS; column++)
+					if (strlen(filter_names[column]) == value.val.string.len &&
+						memcmp(filter_names[column], value.val.string.val,
+							   value.val.string.len) == 0)
+						break;
+				if (column == N_FILTERS)
+					ereport(ERROR,
+							(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+							 errmsg("unknown filter \"%s\"",
+									pnstrdup(value.val.string.val, value.val.string.len)),
+							 errhint("The filters are claim_type, ba_number, location_id, hsc_code and claim_state.")));
+				filter->given[column] = any = true;
+				break;
+			case WJB_VALUE:
+			case WJB_ELEM:
+				add_filter_value(filter, column, strings, &value);
+				break;
+			case WJB_BEGIN_ARRAY:
+			case WJB_BEGIN_OBJECT:
+				if (++depth > 2 || (depth == 2 && token == WJB_BEGIN_OBJECT))
+					bad_filter(filter_names[column]);
+				break;
+			default:
+				depth--;
+		}
+	}
+	return any;
+}
+
+PG_FUNCTION_INFO_V1(meritum_compute_metrics);
+
+Datum
+meritum_compute_metrics(PG_FUNCTION_ARGS)
+{
+	const pg_uuid_t *provider = mc_arg_provider(fcinfo, 0);
+	McMetrics	metrics = mc_arg_metrics(fcinfo, 1);
+	DateADT		first = mc_arg_date(fcinfo, 2, "period_start");
+	DateADT		last = mc_arg_date(fcinfo, 3, "period_end");
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	Filter		filter = {0};
+	McPeriod	period = {0};
+	McProviderState state;
+	McStrings  *strings;
+	McFold	   *fold;
+	McBracket	bracket;
+	bool		filtered;
+	DateADT		as_of;
+	int			m;
+
+	mc_check_period(first, last);
+	if ((int64) last - first >= MAX_COMPUTE_DAYS)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("period must not be longer than %d days", MAX_COMPUTE_DAYS)));
+	mc_arg_required(fcinfo, 4, "filter");
+	as_of = mc_arg_as_of(fcinfo, 5);
+	InitMaterializedSRF(fcinfo, 0);
+
+	mc_owner_enter(&bracket, true);
+	mc_source_require();
+	strings = mc_fact_strings();
+	filtered = parse_filter(&filter, PG_GETARG_JSONB_P(4), strings);
+	for (m = 0; m < MC_N_METRICS; m++)
+		if (filtered && (metrics & mc_metrics_coach() & MC_METRIC_BIT(m)))
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("metric \"%s\" reads no claims and cannot be filtered",
+							mc_metric[m].key)));
+	period.first = first;
+	period.last = last;
+	period.wanted = metrics;
+	mc_provider_state_load(provider, &state);
+	fold = mc_refresh_compute(provider, strings, &period, 1, as_of, 0,
+							  !state.facts_complete || mc_dirty_has(provider) ||
+							  mc_note_pending(provider),
+							  filtered ? passes : NULL, &filter);
+	for (m = 0; m < MC_N_METRICS; m++)
+	{
+		Datum		values[2];
+		bool		nulls[2] = {false};
+
+		if (!(metrics & MC_METRIC_BIT(m)))
+			continue;
+		values[0] = CStringGetTextDatum(mc_metric[m].key);
+		values[1] = PointerGetDatum(mc_value_make(fold, m, period.scope[0]->table[m]));
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+	mc_owner_leave(&bracket);
+	return (Datum) 0;
+}

@@ -1,0 +1,74 @@
+/*
+ * refresh.h
+ *		The pipeline: lock, sync the facts, aggregate, write the cells.
+ */
+#ifndef MERITUM_CACHE_REFRESH_H
+#define MERITUM_CACHE_REFRESH_H
+
+#include "cell.h"
+#include "fold.h"
+#include "source.h"
+#include "task.h"
+
+typedef struct McOutcome
+{
+	McWritten	cells;
+	int			differences;	/* facts that were not as stored */
+	bool		known;			/* the providers table has the provider */
+} McOutcome;
+
+/* How a refresh waits for the provider's lock. */
+typedef enum McWait
+{
+	MC_WAIT,					/* as long as it takes */
+	MC_WAIT_BOUNDED,			/* 55P03 after half the deadlock timeout */
+	MC_NO_WAIT					/* do nothing if it is taken */
+} McWait;
+
+/*
+ * Do what the task asks for, in the current transaction.  With notes, the
+ * provider's pending notes are settled with it.  The caller needs no bracket.
+ * Returns false only with MC_NO_WAIT, if somebody else holds the lock.
+ */
+extern bool mc_refresh_task(McTask *task, McWait wait, bool notes,
+							McOutcome *outcome);
+
+/*
+ * At commit: refresh what the tasks ask for, or leave notes of it, as the
+ * settings say.  A failing refresh becomes a note and a warning unless
+ * meritum_cache.on_error says otherwise.  Returns true if notes were left.
+ * Sorts the tasks.
+ */
+extern bool mc_refresh_settle(McTask **tasks, int n);
+
+/* For the worker: settle the notes of a provider, or those of keys. */
+extern void mc_refresh_notes(const pg_uuid_t *provider);
+extern void mc_refresh_unresolved(void);
+
+/*
+ * The claims of changed rows: calls found for each claim.  Rows are named by
+ * the keys in uuid[]; needs a bracket.  For ai_rules found is called with no
+ * claim, once for each provider.
+ */
+typedef void (*McFound) (const pg_uuid_t *key, const pg_uuid_t *provider,
+						 DateADT date, const pg_uuid_t *claim, void *arg);
+extern void mc_refresh_resolve(McSource source, Datum keys, McFound found,
+							   void *arg);
+
+/* All metrics of the trailing window, from the source tables. */
+extern int64 mc_refresh_full(const pg_uuid_t *provider, DateADT as_of,
+							 int64 *unchanged);
+
+/*
+ * The fold of a provider's figures without storing anything, for periods
+ * whose wanted metrics are set; from the facts or, with derive, from the
+ * source tables.  Needs a bracket; the result is in the current context.  The
+ * filter is first called without a fact, to restrict the locations.
+ */
+typedef bool (*McFilter) (const McFold *fold, const McFact *fact, void *arg);
+extern McFold *mc_refresh_compute(const pg_uuid_t *provider, McStrings *strings,
+								  McPeriod *periods, int nperiods,
+								  DateADT as_of, int dimensions, bool derive,
+								  McFilter filter, void *arg);
+
+#endif

@@ -1,0 +1,310 @@
+/*
+ * settle.c
+ *		Settling what transactions noted: at their commit, or later by the
+ *		background worker.
+ *
+ * At commit the providers are taken in the order of their locks, each in a
+ * subtransaction of its own, so that a refresh that fails costs neither the
+ * claims nor the other providers' figures: it becomes a durable note, written
+ * with the transaction.  This runs in a pre-commit callback; an error that
+ * leaves this file aborts the application's transaction.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+
+#include "guc.h"
+#include "note.h"
+#include "owner.h"
+#include "provider.h"
+#include "refresh.h"
+#include "source.h"
+#include "zone.h"
+
+/* Cells that a changed claim touches, about; and at most those of a month. */
+#define CELLS_PER_CLAIM 8
+#define CELLS_PER_MONTH MC_N_METRICS
+
+static int
+compare_tasks(const void *a, const void *b)
+{
+	return mc_provider_compare(&(*(McTask *const *) a)->provider,
+							   &(*(McTask *const *) b)->provider);
+}
+
+static int
+month_cells(const McMonthTask *month)
+{
+	if (month->whole)
+		return CELLS_PER_MONTH;
+	return Min(month->nclaims * CELLS_PER_CLAIM, CELLS_PER_MONTH);
+}
+
+/*
+ * Take months off the task while it touches more cells than are left, and
+ * return them as a task of their own, NULL if there are none.
+ */
+static McTask *
+split_task(McTask *task, int *cells_left)
+{
+	McTask	   *rest = NULL;
+	int			kept = 0;
+	int			i;
+
+	if (task->whole)
+	{
+		/* nobody knows how many months that is */
+		rest = palloc(sizeof(McTask));
+		*rest = *task;
+		task->nmonths = 0;
+		task->whole = false;
+		return rest;
+	}
+	for (i = 0; i < task->nmonths; i++)
+	{
+		int			cells = month_cells(&task->month[i]);
+
+		if (cells <= *cells_left)
+		{
+			*cells_left -= cells;
+			task->month[kept++] = task->month[i];
+			continue;
+		}
+		if (rest == NULL)
+			rest = mc_task_create(&task->provider, task->cause);
+		*mc_task_month(rest, task->month[i].month) = task->month[i];
+	}
+	task->nmonths = kept;
+	return rest;
+}
+
+static void
+leave_note(const McTask *task, const ErrorData *error)
+{
+	McBracket	bracket;
+
+	mc_owner_enter(&bracket, true);
+	mc_note_write(task, error);
+	mc_owner_leave(&bracket);
+}
+
+static bool
+task_is_empty(const McTask *task)
+{
+	return task->nmonths == 0 && !task->whole && !task->locations &&
+		!task->rules && !task->snapshot && !task->existence;
+}
+
+/* A refresh adds to its task; what a note would need is kept apart. */
+static McTask *
+copy_task(const McTask *task)
+{
+	McTask	   *copy = palloc(sizeof(McTask));
+
+	*copy = *task;
+	copy->capacity = Max(task->nmonths, 1);
+	copy->month = palloc(sizeof(McMonthTask) * copy->capacity);
+	if (task->nmonths > 0)
+		memcpy(copy->month, task->month, sizeof(McMonthTask) * task->nmonths);
+	return copy;
+}
+
+static void
+warn(const McTask *task, const ErrorData *error)
+{
+	ereport(WARNING,
+			(errcode(error->sqlerrcode),
+			 errmsg("could not refresh the figures of provider %s (SQLSTATE %s)",
+					DatumGetCString(DirectFunctionCall1(uuid_out,
+														UUIDPGetDatum(&task->provider))),
+					unpack_sql_state(error->sqlerrcode)),
+			 errdetail("%s", mc_error_message(error)),
+			 errhint("The change itself is kept; the refresh is pending and will be tried again, see meritum_cache.pending_refresh.")));
+}
+
+/*
+ * Refresh one provider in a subtransaction.  Returns false if it failed.
+ */
+static bool
+try_refresh(McTask *task)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData  *volatile error = NULL;
+	McOutcome	outcome;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		mc_refresh_task(copy_task(task), MC_WAIT_BOUNDED, false, &outcome);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+
+	if (error == NULL)
+		return true;
+	warn(task, error);
+	leave_note(task, error);
+	return false;
+}
+
+bool
+mc_refresh_settle(McTask **tasks, int n)
+{
+	int			cells_left = mc_commit_limit;
+	bool		noted = false;
+	int			i;
+
+	qsort(tasks, n, sizeof(McTask *), compare_tasks);
+	for (i = 0; i < n; i++)
+	{
+		McTask	   *rest;
+		McOutcome	outcome;
+
+		/*
+		 * In a serializable transaction what the refresh reads would count as
+		 * read by the transaction, and could fail it or another one that
+		 * would do without the extension: the worker does it.
+		 */
+		if (mc_refresh_mode == MC_REFRESH_ASYNC || IsolationIsSerializable())
+		{
+			leave_note(tasks[i], NULL);
+			noted = true;
+			continue;
+		}
+		rest = split_task(tasks[i], &cells_left);
+		if (rest != NULL)
+		{
+			leave_note(rest, NULL);
+			noted = true;
+		}
+		if (task_is_empty(tasks[i]))
+			continue;
+		if (mc_on_error == MC_ON_ERROR_ERROR)
+			mc_refresh_task(copy_task(tasks[i]), MC_WAIT, false, &outcome);
+		else if (!try_refresh(tasks[i]))
+			noted = true;
+	}
+	return noted;
+}
+
+void
+mc_refresh_notes(const pg_uuid_t *provider)
+{
+	McTask	   *task = mc_task_create(provider, MC_CAUSE_WORKER);
+	McOutcome	outcome;
+
+	mc_refresh_task(task, MC_WAIT, true, &outcome);
+}
+
+typedef struct ResolveArg
+{
+	McFound		found;
+	void	   *arg;
+} ResolveArg;
+
+static void
+read_resolved(TupleTableSlot *slot, void *arg)
+{
+	ResolveArg *resolve = arg;
+	Datum	   *values = slot->tts_values;
+
+	if (slot->tts_isnull[2])
+		return;					/* a claim of nobody */
+	resolve->found(DatumGetUUIDP(values[0]), DatumGetUUIDP(values[2]),
+				   slot->tts_isnull[3] ? DATEVAL_NOBEGIN : DatumGetDateADT(values[3]),
+				   slot->tts_isnull[1] ? NULL : DatumGetUUIDP(values[1]),
+				   resolve->arg);
+}
+
+void
+mc_refresh_resolve(McSource source, Datum keys, McFound found, void *arg)
+{
+	ResolveArg	resolve = {found, arg};
+	McPlan	   *plan = mc_source_resolve_plan(source);
+	Oid			previous;
+
+	if (plan == NULL)
+		return;
+	previous = mc_owner_switch(mc_source_get(MC_CLAIMS)->owner);
+	mc_plan_scan(plan, &keys, NULL, read_resolved, &resolve);
+	mc_owner_restore(previous);
+}
+
+/* The tasks that notes of keys come to. */
+typedef struct TaskList
+{
+	MemoryContext context;
+	List	   *tasks;
+} TaskList;
+
+static void
+found_claim(const pg_uuid_t *key, const pg_uuid_t *provider, DateADT date,
+			const pg_uuid_t *claim, void *arg)
+{
+	TaskList   *list = arg;
+	MemoryContext old = MemoryContextSwitchTo(list->context);
+	McTask	   *task = NULL;
+	ListCell   *lc;
+
+	foreach(lc, list->tasks)
+		if (memcmp(&((McTask *) lfirst(lc))->provider, provider, UUID_LEN) == 0)
+			task = lfirst(lc);
+	if (task == NULL)
+	{
+		task = mc_task_create(provider, MC_CAUSE_WORKER);
+		list->tasks = lappend(list->tasks, task);
+	}
+	if (claim != NULL)
+		mc_task_claim(mc_task_month(task, mc_month_of(date)), claim);
+	else
+		task->rules = true;
+	MemoryContextSwitchTo(old);
+}
+
+static void
+resolve_note(McSource source, Datum keys, void *arg)
+{
+	mc_refresh_resolve(source, keys, found_claim, arg);
+}
+
+void
+mc_refresh_unresolved(void)
+{
+	TaskList	list = {CurrentMemoryContext, NIL};
+	McBracket	bracket;
+	McTask	  **tasks;
+	ListCell   *lc;
+	int			n = 0;
+	int			i;
+
+	mc_owner_enter(&bracket, true);
+	mc_note_take_keys(resolve_note, &list);
+	mc_owner_leave(&bracket);
+
+	tasks = palloc(sizeof(McTask *) * Max(list_length(list.tasks), 1));
+	foreach(lc, list.tasks)
+		tasks[n++] = lfirst(lc);
+	qsort(tasks, n, sizeof(McTask *), compare_tasks);
+	for (i = 0; i < n; i++)
+	{
+		McOutcome	outcome;
+
+		mc_refresh_task(tasks[i], MC_WAIT, false, &outcome);
+	}
+}

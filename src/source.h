@@ -1,0 +1,122 @@
+/*
+ * source.h
+ *		The application's tables: what is read of them, which are attached, and
+ *		the statements that read them.
+ */
+#ifndef MERITUM_CACHE_SOURCE_H
+#define MERITUM_CACHE_SOURCE_H
+
+#include "nodes/pg_list.h"
+#include "utils/date.h"
+#include "utils/relcache.h"
+#include "utils/uuid.h"
+
+#include "plan.h"
+
+typedef enum McSource
+{
+	MC_CLAIMS,
+	MC_AHCIP_CLAIM_DETAILS,
+	MC_WCB_CLAIM_DETAILS,
+	MC_WCB_INVOICE_LINES,
+	MC_CLAIM_AUDIT_HISTORY,
+	MC_PATIENTS,
+	MC_PROVIDERS,
+	MC_PRACTICE_LOCATIONS,
+	MC_AI_SUGGESTION_EVENTS,
+	MC_AI_PROVIDER_LEARNING,
+	MC_AI_RULES,
+	MC_N_SOURCES
+} McSource;
+
+#define MC_MAX_COLUMNS 11
+
+typedef struct McSourceColumn
+{
+	const char *name;
+	Oid			type;			/* what it must be, or cast implicitly to */
+} McSourceColumn;
+
+typedef struct McSourceDef
+{
+	const char *name;
+	int			ncolumns;
+	McSourceColumn column[MC_MAX_COLUMNS];
+} McSourceDef;
+
+extern const McSourceDef mc_source_def[MC_N_SOURCES];
+
+/* Columns by their place in the definitions, where code needs to name one. */
+enum
+{
+	MC_CLAIM_ID = 0, MC_CLAIM_PROVIDER, MC_CLAIM_PATIENT, MC_CLAIM_TYPE,
+	MC_CLAIM_STATE, MC_CLAIM_DATE, MC_CLAIM_DEADLINE, MC_CLAIM_VALIDATION,
+	MC_CLAIM_CREATED, MC_CLAIM_UPDATED, MC_CLAIM_DELETED
+};
+
+/* An attached table. */
+typedef struct McAttached
+{
+	Oid			relid;			/* InvalidOid: not attached */
+	Oid			owner;
+	char	   *column[MC_MAX_COLUMNS]; /* names in the table */
+} McAttached;
+
+/* Number of a source by its name, -1 if there is none of that name. */
+extern int	mc_source_by_name(const char *name);
+
+/*
+ * The attached table of a source, NULL if none.  The result is valid until
+ * the next call that may process invalidations; copy what must live longer.
+ */
+extern const McAttached *mc_source_get(McSource source);
+extern void mc_source_require(void);	/* 55000 unless claims are attached */
+
+/* A number that changes whenever the attached tables are read anew. */
+extern uint64 mc_source_generation(void);
+
+/*
+ * Does a foreign key of the one table, on its given column, reference the
+ * other?  Then a row of the other is there before any that names it.
+ */
+extern bool mc_source_references(McSource source, int column, McSource referenced);
+
+/* Which facts a derivation reads. */
+typedef enum McFactScope
+{
+	MC_SCOPE_CLAIMS,			/* $1 uuid[] */
+	MC_SCOPE_RANGE,				/* $1 provider, $2 first, $3 last date */
+	MC_SCOPE_PROVIDER,			/* $1 provider */
+	MC_SCOPE_ALL,				/* everything; for the first fill */
+	MC_N_SCOPES
+} McFactScope;
+
+/*
+ * The statement that derives facts, its columns as in meritum_cache.claim_fact.
+ * Run it as the owner of the claims (mc_source_get(MC_CLAIMS)->owner).
+ */
+extern McPlan *mc_source_fact_plan(McFactScope scope);
+
+/* The text of the same, for INSERT ... SELECT. */
+extern char *mc_source_fact_query(McFactScope scope);
+
+/* $1 uuid[]: claim_id, provider_id, date_of_service by key of a source. */
+extern McPlan *mc_source_resolve_plan(McSource source);
+
+/* $1 provider: the statement of a source's rows; see source.c. */
+extern McPlan *mc_source_rows_plan(McSource source);
+
+/* A claim's provider, type (NULL: none) and date; false if there is none. */
+extern bool mc_source_claim(const pg_uuid_t *claim, pg_uuid_t *provider,
+							char **type, DateADT *date);
+
+/* Does the attached providers table know the provider? True if not attached. */
+extern bool mc_source_provider_known(const pg_uuid_t *provider);
+
+/*
+ * Active providers, ascending, as palloc'd pg_uuid_t; those with status ACTIVE
+ * or, without a providers table, those with a claim in the trailing window.
+ */
+extern List *mc_source_active_providers(DateADT as_of);
+
+#endif

@@ -1,0 +1,67 @@
+/*
+ * task.h
+ *		What of one provider is to be brought up to date.
+ */
+#ifndef MERITUM_CACHE_TASK_H
+#define MERITUM_CACHE_TASK_H
+
+#include "utils/date.h"
+#include "utils/uuid.h"
+
+#include "metric.h"
+
+/* Claims of a month noted one by one; past that the month as a whole. */
+#define MC_MONTH_CLAIMS 32
+
+/*
+ * A month is the first of its days, or DATEVAL_NOBEGIN for claims without a
+ * finite date.
+ */
+typedef struct McMonthTask
+{
+	DateADT		month;
+	bool		whole;			/* all claims of the month may have changed */
+	bool		coach;			/* events of the AI coach have changed */
+	int			nclaims;
+	pg_uuid_t  *claim;			/* else these */
+	McMetrics	force;			/* recompute in any case */
+	McMetrics	existing;		/* recompute where there is a total */
+} McMonthTask;
+
+/* Why a refresh happens; shown in statistics, log and provider_state. */
+typedef enum McCause
+{
+	MC_CAUSE_COMMIT, MC_CAUSE_WORKER, MC_CAUSE_NIGHTLY, MC_CAUSE_REQUEST,
+	MC_CAUSE_EVENT, MC_CAUSE_READ, MC_CAUSE_VERIFY,
+	MC_N_CAUSES
+} McCause;
+
+typedef struct McTask
+{
+	pg_uuid_t	provider;
+	McCause		cause;
+	bool		whole;			/* all claims may have changed */
+	bool		locations;		/* practice locations have changed */
+	bool		rules;			/* rules of the AI coach have changed */
+	bool		snapshot;		/* what only snapshot metrics read has changed */
+	bool		existence;		/* the providers table has changed */
+	bool		full_window;	/* recompute all metrics of the window */
+	DateADT		as_of;			/* 0: today */
+	bool		has_as_of;
+	McMonthTask *month;
+	int			nmonths;
+	int			capacity;
+} McTask;
+
+extern McTask *mc_task_create(const pg_uuid_t *provider, McCause cause);
+
+/* The month's part of a task, made if there is none. */
+extern McMonthTask *mc_task_month(McTask *task, DateADT month);
+extern void mc_task_claim(McMonthTask *month, const pg_uuid_t *claim);
+
+/* Force metrics in each month of the window that ends with as_of. */
+extern void mc_task_window(McTask *task, McMetrics metrics, DateADT as_of);
+
+extern const char *mc_cause_name(McCause cause);
+
+#endif
