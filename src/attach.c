@@ -395,7 +395,6 @@ attach_candidates(Candidate *candidates)
 {
 	bool		first = !OidIsValid(candidates[MC_CLAIMS].relid) ||
 		mc_source_get(MC_CLAIMS) == NULL;
-	bool		any = false;
 	McBracket	bracket;
 	int			s;
 
@@ -422,14 +421,13 @@ attach_candidates(Candidate *candidates)
 			values[1] = ObjectIdGetDatum(candidate->relid);
 			values[2] = PointerGetDatum(columns_json(candidate, s));
 			mc_plan_execute(&store_source, values, NULL);
-			any = true;
+			if (!first)
+				mc_dirty_source(s); /* figures follow at commit */
 		}
 		make_triggers(candidate->relid, s);
 	}
 	if (first)
 		fill_facts();
-	else if (any)
-		mc_dirty_all();			/* figures follow at commit, or as notes */
 	mc_owner_leave(&bracket);
 }
 

@@ -54,7 +54,7 @@ typedef struct Dirty
 	HTAB	   *tasks;
 	HTAB	   *keys[MC_N_SOURCES];
 	HTAB	   *seen;			/* claims noted with their provider */
-	bool		all;
+	uint32		sources;		/* changed as a whole, a bit each */
 } Dirty;
 
 static Dirty *dirty = NULL;
@@ -142,9 +142,9 @@ mc_dirty_event(const pg_uuid_t *provider, DateADT date)
 }
 
 void
-mc_dirty_all(void)
+mc_dirty_source(McSource source)
 {
-	get_dirty()->all = true;
+	get_dirty()->sources |= 1U << source;
 }
 
 static void
@@ -246,7 +246,7 @@ mc_dirty_has(const pg_uuid_t *provider)
 	for (i = 0; i < MC_N_SOURCES; i++)
 		if (dirty->keys[i] != NULL)
 			return true;
-	return dirty->all ||
+	return dirty->sources != 0 ||
 		hash_search(dirty->tasks, provider, HASH_FIND, NULL) != NULL;
 }
 
@@ -256,8 +256,34 @@ mc_dirty_wake(void)
 	wake_at_commit = true;
 }
 
+/* What a provider's task has to do when a table changed as a whole. */
 static void
-mark_all(void)
+mark_source(McTask *task, McSource source)
+{
+	switch (source)
+	{
+		case MC_PROVIDERS:
+			task->existence = true;
+			break;
+		case MC_PRACTICE_LOCATIONS:
+			task->locations = true;
+			break;
+		case MC_AI_SUGGESTION_EVENTS:
+			task->events = true;
+			break;
+		case MC_AI_PROVIDER_LEARNING:
+			task->snapshot = true;
+			break;
+		case MC_AI_RULES:
+			task->rules = true;
+			break;
+		default:
+			task->whole = true;
+	}
+}
+
+static void
+mark_sources(void)
 {
 	McBracket	bracket;
 	uint64		n,
@@ -269,9 +295,11 @@ mark_all(void)
 	{
 		bool		isnull;
 		McTask	   *task = mc_dirty_provider(DatumGetUUIDP(mc_plan_value(i, 1, &isnull)));
+		int			source;
 
-		task->whole = task->locations = task->rules = task->snapshot = true;
-		task->existence = true;
+		for (source = 0; source < MC_N_SOURCES; source++)
+			if (dirty->sources & (1U << source))
+				mark_source(task, source);
 	}
 	mc_owner_leave(&bracket);
 }
@@ -299,8 +327,8 @@ settle(void)
 	}
 	for (i = 0; i < MC_N_SOURCES; i++)
 		resolve_keys(i);
-	if (dirty->all)
-		mark_all();
+	if (dirty->sources != 0)
+		mark_sources();
 
 	old = MemoryContextSwitchTo(dirty_context);
 	tasks = palloc(sizeof(McTask *) * Max(hash_get_num_entries(dirty->tasks), 1));

@@ -24,8 +24,8 @@ extern McTask *mc_dirty_provider(const pg_uuid_t *provider);
 /* An event of the AI coach. */
 extern void mc_dirty_event(const pg_uuid_t *provider, DateADT date);
 
-/* Everything of every provider: a table was truncated. */
-extern void mc_dirty_all(void);
+/* All that a table tells, of every provider: it was truncated or attached. */
+extern void mc_dirty_source(McSource source);
 
 /* Has the transaction changed something of the provider, or may it have? */
 extern bool mc_dirty_has(const pg_uuid_t *provider);

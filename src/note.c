@@ -97,6 +97,7 @@ static const struct
 } flag_scopes[] = {
 	{"provider", offsetof(McTask, whole)},
 	{"locations", offsetof(McTask, locations)},
+	{"events", offsetof(McTask, events)},
 	{"rules", offsetof(McTask, rules)},
 	{"snapshot", offsetof(McTask, snapshot)},
 	{"existence", offsetof(McTask, existence)},

@@ -65,6 +65,19 @@ mc_extension_owner(void)
 	return owner;
 }
 
+/*
+ * The snapshot of a REPEATABLE READ transaction would not see what others
+ * committed while we waited for the provider's lock; and at commit the last
+ * statement's own changes are not yet visible without a new command.  It is
+ * a copy because our statements advance its command counter.
+ */
+static void
+push_latest(void)
+{
+	CommandCounterIncrement();
+	PushCopiedSnapshot(GetLatestSnapshot());
+}
+
 void
 mc_owner_enter(McBracket *bracket, bool latest)
 {
@@ -82,13 +95,8 @@ mc_owner_enter(McBracket *bracket, bool latest)
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "could not connect to SPI");
 
-	/*
-	 * A copy, since the statements advance its command counter; the snapshot
-	 * of a REPEATABLE READ transaction would not see what others committed
-	 * while we waited for the provider's lock.
-	 */
 	if (latest)
-		PushCopiedSnapshot(GetLatestSnapshot());
+		push_latest();
 }
 
 void
@@ -105,7 +113,7 @@ void
 mc_owner_renew_snapshot(void)
 {
 	PopActiveSnapshot();
-	PushCopiedSnapshot(GetLatestSnapshot());
+	push_latest();
 }
 
 Oid

@@ -55,6 +55,7 @@ typedef struct Read
 	DateADT		today;
 	McTask	   *task;			/* what is to be refreshed first */
 	bool		pending;
+	bool		known;			/* to the providers table */
 	McPeriod   *computed;		/* months that were computed, not read */
 	int			ncomputed;
 	ReturnSetInfo *rsinfo;
@@ -108,12 +109,14 @@ plan_read(Read *read)
 				i,
 				m;
 
-	if (mc_source_get(MC_CLAIMS) == NULL ||
-		!mc_source_provider_known(read->provider))
+	if (mc_source_get(MC_CLAIMS) == NULL)
 		return false;
 	read->task = mc_task_create(read->provider, MC_CAUSE_READ);
 	read->pending = mc_note_pending(read->provider) || mc_dirty_has(read->provider);
+	read->known = mc_source_provider_known(read->provider);
 	needed = read->pending;
+	if (!read->known)
+		return needed;
 	mc_provider_state_load(read->provider, &state);
 
 	n = readable_months(read, months);
@@ -343,9 +346,10 @@ meritum_get_metrics(PG_FUNCTION_ARGS)
 		needed = false;
 		mc_owner_renew_snapshot();
 	}
-	if (needed)
+	if (needed && read.known)
 		compute_rows(&read);
-	select_rows(&read);
+	if (!needed || read.known)
+		select_rows(&read);
 	mc_owner_leave(&bracket);
 	return (Datum) 0;
 }

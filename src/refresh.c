@@ -243,7 +243,7 @@ plan_existing_months(Refresh *refresh)
 	int			n,
 				i;
 
-	if (!task->locations && !task->rules)
+	if (!task->locations && !task->events && !task->rules)
 		return;
 	n = mc_cells_months(&task->provider, &months);
 	for (i = 0; i < n; i++)
@@ -252,6 +252,8 @@ plan_existing_months(Refresh *refresh)
 
 		if (task->locations)
 			month->existing |= mc_metrics_location();
+		if (task->events)
+			month->existing |= mc_metrics_coach();
 		if (task->rules)
 			month->existing |= mc_metrics_with(MC_T_COACH_ACCEPTED, MC_GROUP_RULE);
 		plan_month(refresh, months[i]);

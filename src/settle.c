@@ -58,11 +58,16 @@ split_task(McTask *task, int *cells_left)
 
 	if (task->whole)
 	{
-		/* nobody knows how many months that is */
+		int			cells = MC_WINDOW_MONTHS * CELLS_PER_MONTH;
+
+		if (cells <= *cells_left)
+		{
+			*cells_left -= cells;
+			return NULL;
+		}
 		rest = palloc(sizeof(McTask));
 		*rest = *task;
-		task->nmonths = 0;
-		task->whole = false;
+		*task = *mc_task_create(&rest->provider, rest->cause);
 		return rest;
 	}
 	for (i = 0; i < task->nmonths; i++)
@@ -97,7 +102,7 @@ static bool
 task_is_empty(const McTask *task)
 {
 	return task->nmonths == 0 && !task->whole && !task->locations &&
-		!task->rules && !task->snapshot && !task->existence;
+		!task->events && !task->rules && !task->snapshot && !task->existence;
 }
 
 /* A refresh adds to its task; what a note would need is kept apart. */

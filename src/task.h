@@ -42,6 +42,7 @@ typedef struct McTask
 	McCause		cause;
 	bool		whole;			/* all claims may have changed */
 	bool		locations;		/* practice locations have changed */
+	bool		events;			/* any events of the AI coach have changed */
 	bool		rules;			/* rules of the AI coach have changed */
 	bool		snapshot;		/* what only snapshot metrics read has changed */
 	bool		existence;		/* the providers table has changed */

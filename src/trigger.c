@@ -23,6 +23,7 @@
 #include "dirty.h"
 #include "owner.h"
 #include "source.h"
+#include "wake.h"
 #include "zone.h"
 
 /*
@@ -435,7 +436,7 @@ note_change(PG_FUNCTION_ARGS)
 
 	if (TRIGGER_FIRED_BY_TRUNCATE(trigger->tg_event))
 	{
-		mc_dirty_all();
+		mc_dirty_source(source);
 		return PointerGetDatum(NULL);
 	}
 	change.map = get_map(trigger->tg_relation, source);
@@ -471,6 +472,7 @@ configuration_changed(PG_FUNCTION_ARGS)
 				 errmsg("function \"%s\" must be called as a trigger",
 						"configuration_changed")));
 	CacheInvalidateRelcache(trigger->tg_relation);
+	mc_wake_jobs_changed();
 	mc_dirty_wake();
 	return PointerGetDatum(NULL);
 }
