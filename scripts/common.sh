@@ -15,6 +15,7 @@
 #
 #   $work              the caller's; everything is in here
 #   $work/log          the caller's; what the programs said
+#   $work/source       the caller's; copy of the source tree, as it was
 #   $work/run          the one that runs servers owns the rest
 #   $work/run/server   private copy of the PostgreSQL installation
 #   $work/run/tree     copy of the source tree, built
@@ -59,6 +60,14 @@ now_ms() {
 }
 
 ### Finding the server
+
+# Whether a --server option makes sense; says so if not.
+check_major() {
+    if [[ -n $1 ]] && ! [[ $1 =~ ^[0-9]+$ && $1 -ge $oldest_major ]]; then
+        warn "--server: a major version from $oldest_major on, not $1"
+        return 1
+    fi
+}
 
 # Majors whose server or development files are installed, newest first.
 installed_majors() {
@@ -326,13 +335,18 @@ remove_work() {
 
 ### Building
 
-# Copies the source tree, without what a build or a test leaves behind.
+# Copies the source tree, without what a build or a test leaves behind: once
+# for the caller, so that all that follows is about the same sources, and from
+# there for the one that builds and runs.
 copy_tree() {
-    as_user mkdir tree
+    mkdir "$work/source"
     tar -C "$top" --exclude-vcs --exclude='*.o' --exclude='*.bc' \
         --exclude='*.so' --exclude=tmp_check --exclude=tmp_check_iso \
         --exclude=results --exclude=output_iso --exclude=log \
         --exclude='regression.*' -cf - . |
+        tar -C "$work/source" --no-same-owner -xf - &&
+        as_user mkdir tree &&
+        tar -C "$work/source" -cf - . |
         as_user tar -C tree --no-same-owner -xf - ||
         die "cannot copy $top"
 }
@@ -375,7 +389,8 @@ build_and_install() {
 ### Servers
 
 # start_server NAME [SETTING...]: a server in $run_dir/NAME, reached through
-# a socket in that folder only; its superuser is postgres.
+# a socket in that folder only; its superuser is postgres.  If
+# $initial_database is set, that database exists from the first start on.
 start_server() {
     local name=$1 setting
     shift
@@ -395,6 +410,11 @@ start_server() {
             say "$setting"
         done
     } | as_user tee -a "$name/data/postgresql.conf" >/dev/null
+    if [[ -n ${initial_database-} ]]; then
+        as_user "$server_bin/postgres" --single -D "$name/data" postgres \
+            <<<"CREATE DATABASE $initial_database" \
+            >"$work/log/$name.single" 2>&1
+    fi
     if ! as_user "$server_bin/pg_ctl" -D "$name/data" -l "$name/log" -s -w \
         -t 60 start >"$work/log/$name.start" 2>&1; then
         cat "$work/log/$name.start" >&2

@@ -111,6 +111,7 @@ CREATE TABLE meritum_cache.provider_state (
 	full_from date,
 	full_to date,
 	snapshot_on date,
+	drift bigint NOT NULL DEFAULT 0,
 	refreshed_at timestamptz,
 	refresh_cause text,
 	batch_run bigint,
@@ -118,7 +119,7 @@ CREATE TABLE meritum_cache.provider_state (
 ) WITH (fillfactor = 50);
 
 COMMENT ON TABLE meritum_cache.provider_state IS
-'one row for each provider: version grows with each change of its figures; facts_zone is null until the facts are complete; oldest_computed_at is a lower bound over the figures that a refresh keeps current; all monthly figures from full_from to full_to are stored; snapshot_on is the day as of which the snapshot figures are right, null when a change has outdated them';
+'one row for each provider: version grows with each change of its figures; facts_zone is null until the facts are complete; oldest_computed_at is a lower bound over the figures that a refresh keeps current; all monthly figures from full_from to full_to are stored; snapshot_on is the day as of which the snapshot figures are right, null when a change has outdated them; drift counts the claims that were ever found changed without a note';
 
 CREATE TABLE meritum_cache.pending_refresh (
 	note_id bigint GENERATED ALWAYS AS IDENTITY,

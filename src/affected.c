@@ -36,6 +36,22 @@ mc_affected_month(McAffected *affected, DateADT month)
 	return plan;
 }
 
+static int
+compare_months(const void *a, const void *b)
+{
+	DateADT		x = ((const McMonthPlan *) a)->month;
+	DateADT		y = ((const McMonthPlan *) b)->month;
+
+	return x < y ? -1 : x > y ? 1 : 0;
+}
+
+void
+mc_affected_sort(McAffected *affected)
+{
+	qsort(affected->month, affected->nmonths, sizeof(McMonthPlan),
+		  compare_months);
+}
+
 static void
 touch(McMonthPlan *plan, int dim, int32 id, McMetrics metrics, int delta)
 {

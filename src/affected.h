@@ -42,6 +42,9 @@ typedef struct McAffected
 
 extern McMonthPlan *mc_affected_month(McAffected *affected, DateADT month);
 
+/* Months ascending. */
+extern void mc_affected_sort(McAffected *affected);
+
 /* A claim differs: see mc_fact_sync. */
 extern void mc_affected_add(McAffected *affected, const McFact *old,
 							const McFact *new, uint32 columns);

@@ -33,6 +33,7 @@
 #include "provider.h"
 #include "refresh.h"
 #include "run.h"
+#include "query.h"
 #include "source.h"
 #include "wake.h"
 #include "zone.h"
@@ -177,7 +178,7 @@ start_batch(Batch *batch)
 	batch->continued = mc_run_start_batch(batch->run, batch->as_of);
 
 	previous = MemoryContextSwitchTo(batch->context);
-	batch->providers = mc_source_active_providers(batch->as_of);
+	batch->providers = mc_query_active_providers(batch->as_of);
 	MemoryContextSwitchTo(previous);
 
 	mc_owner_leave(&bracket);

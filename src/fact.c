@@ -19,6 +19,7 @@
 #include "fact.h"
 #include "owner.h"
 #include "plan.h"
+#include "query.h"
 #include "source.h"
 #include "zone.h"
 
@@ -237,7 +238,8 @@ typedef struct DeriveArg
 {
 	McFactSet  *set;
 	const pg_uuid_t *provider;
-	bool		elsewhere;
+	MemoryContext context;
+	List	   *moved;			/* McMoved, in the context */
 } DeriveArg;
 
 static void
@@ -245,33 +247,44 @@ read_derived(TupleTableSlot *slot, void *arg)
 {
 	DeriveArg  *derive = arg;
 
-	if (memcmp(DatumGetUUIDP(slot->tts_values[A_PROVIDER]), derive->provider,
-			   UUID_LEN) == 0)
+	const pg_uuid_t *provider = DatumGetUUIDP(slot->tts_values[A_PROVIDER]);
+	MemoryContext old;
+	McMoved    *moved;
+
+	if (memcmp(provider, derive->provider, UUID_LEN) == 0)
+	{
 		read_fact(derive->set, slot);
-	else
-		derive->elsewhere = true;
+		return;
+	}
+	old = MemoryContextSwitchTo(derive->context);
+	moved = palloc(sizeof(McMoved));
+	moved->claim = *DatumGetUUIDP(slot->tts_values[A_CLAIM]);
+	moved->provider = *provider;
+	moved->date = DatumGetDateADT(slot->tts_values[A_DATE]);
+	derive->moved = lappend(derive->moved, moved);
+	MemoryContextSwitchTo(old);
 }
 
 /*
  * The claims' owner reads the source tables: the extension's owner may have
  * no right to, and must not lend its own to a view or a row security policy.
  */
-static bool
+static List *
 derive(McFactScope scope, Datum *values, McFactSet *set,
 	   const pg_uuid_t *provider)
 {
-	DeriveArg	arg = {set, provider, false};
-	McPlan	   *plan = mc_source_fact_plan(scope);
+	DeriveArg	arg = {set, provider, CurrentMemoryContext, NIL};
+	McPlan	   *plan = mc_query_facts(scope);
 	Oid			previous = mc_owner_switch(mc_source_get(MC_CLAIMS)->owner);
 
 	mc_plan_scan(plan, values, NULL, read_derived, &arg);
 	mc_owner_restore(previous);
-	return arg.elsewhere;
+	return arg.moved;
 }
 
 void
 mc_fact_derive_claims(McFactSet *set, const pg_uuid_t *provider,
-					  const pg_uuid_t *claims, int n, bool *elsewhere)
+					  const pg_uuid_t *claims, int n, List **moved)
 {
 	Datum	   *elements = palloc(sizeof(Datum) * n);
 	Datum		value;
@@ -281,8 +294,7 @@ mc_fact_derive_claims(McFactSet *set, const pg_uuid_t *provider,
 		elements[i] = UUIDPGetDatum(&claims[i]);
 	value = PointerGetDatum(construct_array(elements, n, UUIDOID, UUID_LEN,
 											false, TYPALIGN_CHAR));
-	if (derive(MC_SCOPE_CLAIMS, &value, set, provider))
-		*elsewhere = true;
+	*moved = list_concat(*moved, derive(MC_SCOPE_CLAIMS, &value, set, provider));
 }
 
 void
@@ -384,7 +396,7 @@ compare_places(const void *a, const void *b, void *arg)
 static void
 scan_rows(McSource source, Datum *values, McRowCallback callback, void *arg)
 {
-	McPlan	   *plan = mc_source_rows_plan(source);
+	McPlan	   *plan = mc_query_rows(source);
 	Oid			previous = mc_owner_switch(mc_source_get(source)->owner);
 
 	mc_plan_scan(plan, values, NULL, callback, arg);
@@ -523,7 +535,7 @@ mc_fact_fill(void)
 	uint64		n;
 
 	fill.sql = psprintf("INSERT INTO meritum_cache.claim_fact %s",
-						mc_source_fact_query(MC_SCOPE_ALL));
+						mc_query_fact_text(MC_SCOPE_ALL));
 	n = mc_plan_execute(&fill, NULL, NULL);
 	mc_plan_forget(&fill);
 	return n;

@@ -74,13 +74,22 @@ extern McFact *mc_fact_add(McFactSet *set);
 extern void mc_fact_load(McFactSet *set, const pg_uuid_t *provider,
 						 DateADT first, DateADT last);
 
+/* A claim that was looked for with one provider and belongs to another. */
+typedef struct McMoved
+{
+	pg_uuid_t	claim;
+	pg_uuid_t	provider;
+	DateADT		date;
+} McMoved;
+
 /*
  * The same facts derived from the source tables.  By claims, those that
- * belong to another provider are passed over, and *elsewhere is set.
+ * belong to another provider are passed over and, as palloc'd McMoved, added
+ * to the list *moved in the current memory context.
  */
 extern void mc_fact_derive_claims(McFactSet *set, const pg_uuid_t *provider,
 								  const pg_uuid_t *claims, int n,
-								  bool *elsewhere);
+								  List **moved);
 extern void mc_fact_derive_range(McFactSet *set, const pg_uuid_t *provider,
 								 DateADT first, DateADT last);
 extern void mc_fact_derive_provider(McFactSet *set, const pg_uuid_t *provider);

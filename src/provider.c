@@ -26,7 +26,7 @@
 
 static McPlan load_state = {
 	"SELECT s.version, s.facts_zone, s.oldest_computed_at, s.full_from,"
-	" s.full_to, s.snapshot_on"
+	" s.full_to, s.snapshot_on, s.drift"
 	" FROM meritum_cache.provider_state s WHERE s.provider_id = $1",
 	"uuid", SPI_OK_SELECT
 };
@@ -34,16 +34,17 @@ static McPlan load_state = {
 static McPlan store_state = {
 	"INSERT INTO meritum_cache.provider_state AS s (provider_id, version,"
 	" facts_zone, oldest_computed_at, full_from, full_to, snapshot_on,"
-	" refreshed_at, refresh_cause)"
-	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+	" drift, refreshed_at, refresh_cause)"
+	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
 	" ON CONFLICT (provider_id) DO UPDATE SET version = excluded.version,"
 	" facts_zone = excluded.facts_zone,"
 	" oldest_computed_at = excluded.oldest_computed_at,"
 	" full_from = excluded.full_from, full_to = excluded.full_to,"
-	" snapshot_on = excluded.snapshot_on,"
+	" snapshot_on = excluded.snapshot_on, drift = excluded.drift,"
 	" refreshed_at = excluded.refreshed_at,"
 	" refresh_cause = excluded.refresh_cause",
-	"uuid,int8,text,timestamptz,date,date,date,timestamptz,text", SPI_OK_INSERT
+	"uuid,int8,text,timestamptz,date,date,date,int8,timestamptz,text",
+	SPI_OK_INSERT
 };
 
 static McPlan remove_state = {
@@ -153,6 +154,7 @@ mc_provider_state_load(const pg_uuid_t *provider, McProviderState *state)
 	state->full_from = date_value(4);
 	state->full_to = date_value(5);
 	state->snapshot_on = date_value(6);
+	state->drift = DatumGetInt64(mc_plan_value(0, 7, &isnull));
 }
 
 void
@@ -160,14 +162,15 @@ mc_provider_state_store(const pg_uuid_t *provider,
 						const McProviderState *state, TimestampTz now,
 						const char *cause)
 {
-	Datum		values[9] = {
+	Datum		values[10] = {
 		UUIDPGetDatum(provider), Int64GetDatum(state->version),
 		CStringGetTextDatum(mc_zone_name()), TimestampTzGetDatum(state->oldest),
 		DateADTGetDatum(state->full_from), DateADTGetDatum(state->full_to),
-		DateADTGetDatum(state->snapshot_on), TimestampTzGetDatum(now),
+		DateADTGetDatum(state->snapshot_on), Int64GetDatum(state->drift),
+		TimestampTzGetDatum(now),
 		CStringGetTextDatum(cause)
 	};
-	char		nulls[] = "         ";
+	char		nulls[] = "          ";
 
 	if (!state->facts_complete)
 		nulls[2] = 'n';

@@ -19,6 +19,7 @@ typedef struct McProviderState
 	DateADT		full_from;		/* months, DATEVAL_NOBEGIN: none */
 	DateADT		full_to;
 	DateADT		snapshot_on;	/* DATEVAL_NOBEGIN: outdated */
+	int64		drift;			/* facts ever found wrong without a note */
 } McProviderState;
 
 /* The order in which locks of several providers must be taken. */

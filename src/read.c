@@ -22,11 +22,13 @@
 
 #include "args.h"
 #include "dirty.h"
+#include "figures.h"
 #include "note.h"
 #include "owner.h"
 #include "plan.h"
 #include "provider.h"
 #include "refresh.h"
+#include "query.h"
 #include "source.h"
 #include "value.h"
 #include "zone.h"
@@ -113,7 +115,7 @@ plan_read(Read *read)
 		return false;
 	read->task = mc_task_create(read->provider, MC_CAUSE_READ);
 	read->pending = mc_note_pending(read->provider) || mc_dirty_has(read->provider);
-	read->known = mc_source_provider_known(read->provider);
+	read->known = mc_query_provider_known(read->provider);
 	needed = read->pending;
 	if (!read->known)
 		return needed;
@@ -297,7 +299,7 @@ compute_rows(Read *read)
 				periods[i].wanted |= bit;
 		}
 
-	fold = mc_refresh_compute(read->provider, strings, periods, nperiods,
+	fold = mc_figures_compute(read->provider, strings, periods, nperiods,
 							  read->today, mc_dimension_mask, read->pending,
 							  NULL, NULL);
 	for (i = 0; i < nperiods; i++)
@@ -544,7 +546,7 @@ meritum_compute_metrics(PG_FUNCTION_ARGS)
 	period.last = last;
 	period.wanted = metrics;
 	mc_provider_state_load(provider, &state);
-	fold = mc_refresh_compute(provider, strings, &period, 1, as_of, 0,
+	fold = mc_figures_compute(provider, strings, &period, 1, as_of, 0,
 							  !state.facts_complete || mc_dirty_has(provider) ||
 							  mc_note_pending(provider),
 							  filtered ? passes : NULL, &filter);

@@ -3,8 +3,8 @@
  *		The pipeline: lock, sync the facts, aggregate, write the cells.
  *
  * There is one way to a figure.  Commit, worker, nightly batch, explicit call
- * and reader differ only in the task they bring; mc_refresh_compute runs the
- * same aggregation and stores nothing.
+ * and reader differ only in the task they bring; the last two stages are in
+ * figures.c, which readers also use to compute without storing.
  *
  * Everything here works under the provider's lock with a snapshot taken after
  * it was granted (provider.c says why), and holds the lock to the end of the
@@ -12,15 +12,16 @@
  */
 #include "postgres.h"
 
-#include "port/pg_bitutils.h"
+#include "utils/builtins.h"
 #include "utils/timestamp.h"
 
 #include "affected.h"
+#include "figures.h"
 #include "note.h"
 #include "owner.h"
 #include "provider.h"
+#include "query.h"
 #include "refresh.h"
-#include "value.h"
 #include "zone.h"
 
 /* A refresh in progress. */
@@ -33,25 +34,17 @@ typedef struct Refresh
 	DateADT		window_last;
 	bool		whole;			/* re-derive all facts */
 	McFactSet  *facts;
-	McFactSet  *coach;
 	pg_uuid_t  *claim;			/* noted one by one, sorted */
 	int			nclaims;
 	McAffected	affected;
+	int			drift;
+	List	   *moved;
 } Refresh;
 
 static int
 compare_uuids(const void *a, const void *b)
 {
 	return memcmp(a, b, UUID_LEN);
-}
-
-static int
-compare_months(const void *a, const void *b)
-{
-	DateADT		x = ((const McMonthPlan *) a)->month;
-	DateADT		y = ((const McMonthPlan *) b)->month;
-
-	return x < y ? -1 : x > y ? 1 : 0;
 }
 
 static bool
@@ -65,23 +58,36 @@ month_is_whole(const McTask *task, DateADT month)
 	return false;
 }
 
+/* Does the task say that the claim may have changed? */
+static bool
+is_noted(const Refresh *refresh, const McFact *fact)
+{
+	return fact != NULL &&
+		(month_is_whole(refresh->task, mc_month_of(fact->date)) ||
+		 (refresh->nclaims > 0 &&
+		  bsearch(&fact->claim, refresh->claim, refresh->nclaims,
+				  sizeof(pg_uuid_t), compare_uuids) != NULL));
+}
+
 /* Would the derivation find the claim of this stored fact? */
 static bool
 in_scope(const McFact *fact, void *arg)
 {
 	Refresh    *refresh = arg;
 
-	return refresh->whole ||
-		month_is_whole(refresh->task, mc_month_of(fact->date)) ||
-		(refresh->nclaims > 0 &&
-		 bsearch(&fact->claim, refresh->claim, refresh->nclaims,
-				 sizeof(pg_uuid_t), compare_uuids) != NULL);
+	return refresh->whole || is_noted(refresh, fact);
 }
 
 static void
 changed(const McFact *old, const McFact *new, uint32 columns, void *arg)
 {
-	mc_affected_add(&((Refresh *) arg)->affected, old, new, columns);
+	Refresh    *refresh = arg;
+
+	mc_affected_add(&refresh->affected, old, new, columns);
+	if (refresh->task->recheck && !refresh->task->whole &&
+		refresh->state.facts_complete &&
+		!is_noted(refresh, old) && !is_noted(refresh, new))
+		refresh->drift++;
 }
 
 static void
@@ -123,8 +129,7 @@ load_facts(Refresh *refresh)
 	const pg_uuid_t *provider = &refresh->task->provider;
 	int			i = 0;
 
-	qsort(affected->month, affected->nmonths, sizeof(McMonthPlan),
-		  compare_months);
+	mc_affected_sort(affected);
 	while (i < affected->nmonths)
 	{
 		DateADT		first = affected->month[i].month;
@@ -162,11 +167,10 @@ derive_facts(Refresh *refresh)
 	}
 	if (refresh->nclaims > 0)
 	{
-		bool		elsewhere = false;
 		int			kept = 0;
 
 		mc_fact_derive_claims(derived, &task->provider, refresh->claim,
-							  refresh->nclaims, &elsewhere);
+							  refresh->nclaims, &refresh->moved);
 		for (i = 0; i < derived->n; i++)
 		{
 			DateADT		month = mc_month_of(derived->fact[i].date);
@@ -283,265 +287,6 @@ plan_forced(Refresh *refresh)
 	}
 }
 
-static int
-count_live(Refresh *refresh, DateADT month, int dim, int32 id)
-{
-	McPlaces   *places = refresh->affected.places;
-	DateADT		last = mc_month_end(month);
-	int			n = 0;
-	int			i,
-				p;
-
-	for (i = 0; i < refresh->facts->n; i++)
-	{
-		const McFact *fact = &refresh->facts->fact[i];
-
-		if (fact->dead || fact->date < month || fact->date > last)
-			continue;
-		switch ((McDimension) dim)
-		{
-			case MC_DIM_CLAIM_TYPE:
-				n += fact->id[MC_ID_TYPE] == id;
-				break;
-			case MC_DIM_BA_NUMBER:
-				n += fact->id[MC_ID_BA] == id;
-				break;
-			case MC_DIM_LOCATION_ID:
-				for (p = 0; p < places->n; p++)
-					n += places->place[p].id == id && fact->has_ahcip &&
-						places->place[p].centre != MC_NULL &&
-						places->place[p].centre == fact->id[MC_ID_CENTRE];
-				break;
-			case MC_N_DIMS:
-				break;
-		}
-	}
-	return n;
-}
-
-/*
- * A value that occurs for the first time gets its rows of all metrics that
- * are broken down, and one that occurs no longer loses them.
- */
-static void
-plan_values(Refresh *refresh, McMonthPlan *plan)
-{
-	int			i;
-
-	for (i = 0; i < plan->ntouched; i++)
-	{
-		McTouched  *touched = &plan->touched[i];
-		int			after;
-
-		if (touched->delta == 0)
-			continue;
-		after = count_live(refresh, plan->month, touched->dim, touched->id);
-		if ((after == 0) != (after - touched->delta == 0))
-			touched->metrics |= mc_metrics_breakdown();
-	}
-}
-
-static McMetrics
-plan_metrics(const McMonthPlan *plan)
-{
-	McMetrics	metrics = plan->affected | plan->force | plan->existing;
-	int			i;
-
-	for (i = 0; i < plan->ntouched; i++)
-		metrics |= plan->touched[i].metrics;
-	if (plan->locations)
-		metrics |= mc_metrics_breakdown();
-	return metrics;
-}
-
-/* Does the refresh rewrite this breakdown row of a metric not wanted whole? */
-static bool
-value_is_touched(const McMonthPlan *plan, int metric, int dim, int32 id)
-{
-	int			i;
-
-	if (plan->locations && dim == MC_DIM_LOCATION_ID)
-		return true;
-	for (i = 0; i < plan->ntouched; i++)
-		if (plan->touched[i].dim == dim && plan->touched[i].id == id)
-			return (plan->touched[i].metrics & MC_METRIC_BIT(metric)) != 0;
-	return false;
-}
-
-/*
- * Queue the cells of one metric in one month: its total, if that is wanted,
- * and of its breakdown rows all, if whole, else those touched.
- */
-static void
-put_metric(const McFold *fold, McPeriod *period, const McMonthPlan *plan,
-		   McCells *cells, int metric, bool total, bool whole)
-{
-	McCellIterator iterator = {0};
-	McCell	   *cell;
-	int			s;
-
-	for (s = 0; s < period->nscopes; s++)
-	{
-		McScope    *scope = period->scope[s];
-
-		if (scope->table[metric] == NULL)
-			continue;
-		cell = mc_cells_find(cells, metric, plan->month, scope->dim, scope->id);
-		if (cell != NULL)
-			cell->seen = true;
-		if (scope->dim < 0 ? !total :
-			!whole && !value_is_touched(plan, metric, scope->dim, scope->id))
-			continue;
-		mc_cells_put(cells, metric, plan->month, scope->dim, scope->id,
-					 mc_value_make(fold, metric, scope->table[metric]));
-	}
-
-	if (!mc_metric[metric].breakdown)
-		return;
-	while ((cell = mc_cells_next(cells, &iterator)) != NULL)
-		if (cell->key.metric == metric && cell->key.month == plan->month &&
-			cell->key.dim >= 0 && !cell->seen &&
-			(whole || value_is_touched(plan, metric, cell->key.dim, cell->key.id)))
-			mc_cells_drop(cells, cell);
-}
-
-/*
- * Which metrics of a month are really written: affected ones are made only in
- * the trailing window, and elsewhere only kept up where they exist.
- */
-static McMetrics
-allowed_metrics(Refresh *refresh, McMonthPlan *plan, McCells *cells)
-{
-	bool		window = plan->month >= refresh->window_first &&
-		plan->month <= refresh->window_last;
-	McMetrics	metrics = plan_metrics(plan);
-	int			m;
-
-	for (m = 0; m < MC_N_METRICS; m++)
-	{
-		McMetrics	bit = MC_METRIC_BIT(m);
-
-		if (!(metrics & bit))
-			continue;
-		if (mc_cells_find(cells, m, plan->month, -1, MC_NULL) == NULL)
-		{
-			if (!(plan->force & bit) && !(window && (plan->affected & bit)))
-				metrics &= ~bit;
-			else
-				plan->force |= bit; /* new: with all its breakdown rows */
-		}
-	}
-	return metrics;
-}
-
-static McFold *
-make_fold(McFactSet *facts, McFactSet *coach, McPlaces *places,
-		  McPeriod *periods, int nperiods, DateADT as_of, int dimensions)
-{
-	McFold	   *fold = palloc0(sizeof(McFold));
-
-	fold->claims = facts;
-	fold->coach = coach;
-	fold->places = places;
-	fold->rule_name = coach ? mc_fact_rule_names(coach) : NULL;
-	fold->as_of = as_of;
-	fold->dimensions = dimensions;
-	fold->period = periods;
-	fold->nperiods = nperiods;
-	mc_fold_run(fold);
-	return fold;
-}
-
-/* Events and rules of the AI coach, if any of its metrics is wanted. */
-static McFactSet *
-load_coach(McStrings *strings, const pg_uuid_t *provider,
-		   const McPeriod *periods, int nperiods)
-{
-	McFactSet  *coach = mc_fact_set(strings);
-	McMetrics	wanted = 0;
-	int			i;
-
-	for (i = 0; i < nperiods; i++)
-		wanted |= periods[i].wanted & mc_metrics_coach();
-	if (wanted == 0)
-		return NULL;
-	if (wanted & ~mc_metrics_snapshot())
-		mc_fact_load_events(coach, provider, periods[0].first,
-							periods[nperiods - 1].last);
-	if (wanted & mc_metrics_snapshot())
-		mc_fact_load_suppressed(coach, provider);
-	return coach;
-}
-
-static void
-write_cells(Refresh *refresh, TimestampTz now, McOutcome *outcome)
-{
-	McAffected *affected = &refresh->affected;
-	McPeriod   *periods = palloc0(sizeof(McPeriod) * Max(affected->nmonths, 1));
-	McMonthPlan **plan = palloc(sizeof(McMonthPlan *) * Max(affected->nmonths, 1));
-	DateADT    *months = palloc(sizeof(DateADT) * Max(affected->nmonths, 1));
-	McMetrics	metrics = 0;
-	McCells    *cells;
-	McFold	   *fold;
-	int			nmonths = 0;
-	int			nperiods = 0;
-	int			i;
-
-	qsort(affected->month, affected->nmonths, sizeof(McMonthPlan),
-		  compare_months);
-	for (i = 0; i < affected->nmonths; i++)
-	{
-		if (DATE_NOT_FINITE(affected->month[i].month))
-			continue;
-		plan_values(refresh, &affected->month[i]);
-		if (plan_metrics(&affected->month[i]) == 0)
-			continue;
-		metrics |= plan_metrics(&affected->month[i]);
-		months[nmonths++] = affected->month[i].month;
-	}
-	if (nmonths == 0)
-		return;
-
-	cells = mc_cells_load(&refresh->task->provider, metrics, months, nmonths,
-						  refresh->facts->strings);
-	for (i = 0; i < affected->nmonths; i++)
-	{
-		McMonthPlan *month = &affected->month[i];
-
-		if (DATE_NOT_FINITE(month->month) || plan_metrics(month) == 0)
-			continue;
-		periods[nperiods].first = month->month;
-		periods[nperiods].last = mc_month_end(month->month);
-		periods[nperiods].wanted = allowed_metrics(refresh, month, cells);
-		plan[nperiods] = month;
-		if (periods[nperiods].wanted != 0)
-			nperiods++;
-	}
-	if (nperiods == 0)
-		return;
-
-	refresh->coach = load_coach(refresh->facts->strings,
-								&refresh->task->provider, periods, nperiods);
-	fold = make_fold(refresh->facts, refresh->coach, affected->places, periods,
-					 nperiods, refresh->as_of, affected->dimensions);
-	for (i = 0; i < nperiods; i++)
-	{
-		McMetrics	wanted = periods[i].wanted;
-
-		while (wanted != 0)
-		{
-			int			m = pg_rightmost_one_pos64(wanted);
-			McMetrics	bit = MC_METRIC_BIT(m);
-
-			wanted &= wanted - 1;
-			put_metric(fold, &periods[i], plan[i], cells, m,
-					   ((plan[i]->force | plan[i]->existing | plan[i]->affected) & bit) != 0,
-					   ((plan[i]->force | plan[i]->existing) & bit) != 0);
-		}
-	}
-	mc_cells_write(cells, now, &outcome->cells);
-}
-
 /* The months from full_from to full_to grow by a window that touches them. */
 static void
 extend_full_range(McProviderState *state, DateADT first, DateADT last)
@@ -578,6 +323,7 @@ store_state(Refresh *refresh, TimestampTz now, const McOutcome *outcome)
 			 refresh->task->rules)
 		state->snapshot_on = DATEVAL_NOBEGIN;
 	state->facts_complete = true;
+	state->drift += refresh->drift;
 	mc_provider_state_store(&refresh->task->provider, state, now,
 							mc_cause_name(refresh->task->cause));
 }
@@ -594,17 +340,53 @@ remove_provider(const pg_uuid_t *provider, McOutcome *outcome)
 }
 
 /*
+ * Facts that differ although nothing was noted should never be: something
+ * changed the source tables behind the triggers, or the facts themselves.
+ */
+static void
+report_drift(const Refresh *refresh, McOutcome *outcome)
+{
+	outcome->drift = refresh->drift;
+	if (refresh->drift > 0)
+		ereport(WARNING,
+				(errmsg("facts of provider %s had drifted from its claims",
+						DatumGetCString(DirectFunctionCall1(uuid_out,
+															UUIDPGetDatum(&refresh->task->provider)))),
+				 errdetail_plural("%d claim differed without a note of its change; it was repaired.",
+								  "%d claims differed without a note of their change; they were repaired.",
+								  refresh->drift, refresh->drift),
+				 errhint("Changes made with triggers disabled, as with session_replication_role = replica, are not noted.")));
+}
+
+/* The outcome outlives the memory of the refresh. */
+static void
+copy_moved(const Refresh *refresh, McOutcome *outcome, MemoryContext caller)
+{
+	MemoryContext old = MemoryContextSwitchTo(caller);
+	ListCell   *lc;
+
+	foreach(lc, refresh->moved)
+	{
+		McMoved    *moved = palloc(sizeof(McMoved));
+
+		*moved = *(McMoved *) lfirst(lc);
+		outcome->moved = lappend(outcome->moved, moved);
+	}
+	MemoryContextSwitchTo(old);
+}
+
+/*
  * The work itself, under the lock and with a fresh snapshot.
  */
 static void
-run(McTask *task, McOutcome *outcome)
+run(McTask *task, McOutcome *outcome, MemoryContext caller)
 {
 	Refresh    *refresh = palloc0(sizeof(Refresh));
 	McStrings  *strings = mc_fact_strings();
 	TimestampTz now;
 
 	mc_source_require();
-	outcome->known = mc_source_provider_known(&task->provider);
+	outcome->known = mc_query_provider_known(&task->provider);
 	if (!outcome->known)
 	{
 		remove_provider(&task->provider, outcome);
@@ -618,7 +400,8 @@ run(McTask *task, McOutcome *outcome)
 	if (task->full_window)
 		mc_task_window(task, MC_ALL_METRICS, refresh->as_of);
 	mc_provider_state_load(&task->provider, &refresh->state);
-	refresh->whole = task->whole || !refresh->state.facts_complete;
+	refresh->whole = task->whole || task->recheck ||
+		!refresh->state.facts_complete;
 	refresh->facts = mc_fact_set(strings);
 	refresh->affected.strings = strings;
 	refresh->affected.dimensions = mc_dimension_mask;
@@ -627,9 +410,12 @@ run(McTask *task, McOutcome *outcome)
 	plan_existing_months(refresh);
 	outcome->differences = sync_facts(refresh);
 	plan_forced(refresh);
+	report_drift(refresh, outcome);
+	copy_moved(refresh, outcome, caller);
 
 	now = GetCurrentTimestamp();
-	write_cells(refresh, now, outcome);
+	mc_figures_write(&task->provider, &refresh->affected, refresh->facts,
+					 refresh->as_of, now, &outcome->cells);
 	if (outcome->differences > 0 || task->snapshot || task->rules ||
 		!refresh->state.facts_complete ||
 		outcome->cells.changed + outcome->cells.unchanged + outcome->cells.deleted > 0)
@@ -639,6 +425,7 @@ run(McTask *task, McOutcome *outcome)
 bool
 mc_refresh_task(McTask *task, McWait wait, bool notes, McOutcome *outcome)
 {
+	MemoryContext caller = CurrentMemoryContext;
 	McBracket	bracket;
 
 	memset(outcome, 0, sizeof(*outcome));
@@ -662,7 +449,7 @@ mc_refresh_task(McTask *task, McWait wait, bool notes, McOutcome *outcome)
 	mc_owner_renew_snapshot();
 	if (notes)
 		mc_note_take(task);
-	run(task, outcome);
+	run(task, outcome, caller);
 	mc_owner_leave(&bracket);
 	return true;
 }
@@ -673,7 +460,7 @@ mc_refresh_full(const pg_uuid_t *provider, DateADT as_of, int64 *unchanged)
 	McTask	   *task = mc_task_create(provider, MC_CAUSE_NIGHTLY);
 	McOutcome	outcome;
 
-	task->whole = true;
+	task->recheck = true;
 	task->full_window = true;
 	task->as_of = as_of;
 	task->has_as_of = true;
@@ -681,40 +468,4 @@ mc_refresh_full(const pg_uuid_t *provider, DateADT as_of, int64 *unchanged)
 	if (unchanged != NULL)
 		*unchanged = outcome.cells.unchanged;
 	return outcome.cells.changed + outcome.cells.unchanged;
-}
-
-McFold *
-mc_refresh_compute(const pg_uuid_t *provider, McStrings *strings,
-				   McPeriod *periods, int nperiods, DateADT as_of,
-				   int dimensions, bool derive, McFilter filter, void *arg)
-{
-	McFactSet  *facts = mc_fact_set(strings);
-	McPlaces   *places = mc_fact_places(strings, provider);
-	McMetrics	wanted = 0;
-	McFold		unfiltered = {.claims = facts, .places = places};
-	int			i;
-
-	for (i = 0; i < nperiods; i++)
-		wanted |= periods[i].wanted;
-	if (derive)
-	{
-		if (wanted & mc_metrics_snapshot())
-			mc_fact_derive_provider(facts, provider);
-		else
-			mc_fact_derive_range(facts, provider, periods[0].first,
-								 periods[nperiods - 1].last);
-	}
-	else if (wanted & mc_metrics_snapshot())
-		mc_fact_load(facts, provider, DATEVAL_NOBEGIN, DATEVAL_NOEND);
-	else
-		mc_fact_load(facts, provider, periods[0].first, periods[nperiods - 1].last);
-
-	if (filter != NULL)
-		(void) filter(&unfiltered, NULL, arg);
-	if (filter != NULL)
-		for (i = 0; i < facts->n; i++)
-			if (!filter(&unfiltered, &facts->fact[i], arg))
-				facts->fact[i].dead = true;
-	return make_fold(facts, load_coach(strings, provider, periods, nperiods),
-					 places, periods, nperiods, as_of, dimensions);
 }

@@ -6,7 +6,6 @@
 #define MERITUM_CACHE_REFRESH_H
 
 #include "cell.h"
-#include "fold.h"
 #include "source.h"
 #include "task.h"
 
@@ -14,6 +13,8 @@ typedef struct McOutcome
 {
 	McWritten	cells;
 	int			differences;	/* facts that were not as stored */
+	int			drift;			/* of these, without any note of a change */
+	List	   *moved;			/* McMoved: claims noted that are another's */
 	bool		known;			/* the providers table has the provider */
 } McOutcome;
 
@@ -58,17 +59,5 @@ extern void mc_refresh_resolve(McSource source, Datum keys, McFound found,
 /* All metrics of the trailing window, from the source tables. */
 extern int64 mc_refresh_full(const pg_uuid_t *provider, DateADT as_of,
 							 int64 *unchanged);
-
-/*
- * The fold of a provider's figures without storing anything, for periods
- * whose wanted metrics are set; from the facts or, with derive, from the
- * source tables.  Needs a bracket; the result is in the current context.  The
- * filter is first called without a fact, to restrict the locations.
- */
-typedef bool (*McFilter) (const McFold *fold, const McFact *fact, void *arg);
-extern McFold *mc_refresh_compute(const pg_uuid_t *provider, McStrings *strings,
-								  McPeriod *periods, int nperiods,
-								  DateADT as_of, int dimensions, bool derive,
-								  McFilter filter, void *arg);
 
 #endif

@@ -18,11 +18,13 @@
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 
+#include "fact.h"
 #include "guc.h"
 #include "note.h"
 #include "owner.h"
 #include "provider.h"
 #include "refresh.h"
+#include "query.h"
 #include "source.h"
 #include "zone.h"
 
@@ -136,7 +138,7 @@ warn(const McTask *task, const ErrorData *error)
  * Refresh one provider in a subtransaction.  Returns false if it failed.
  */
 static bool
-try_refresh(McTask *task)
+try_refresh(McTask *task, List **moved)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -162,10 +164,68 @@ try_refresh(McTask *task)
 	CurrentResourceOwner = owner;
 
 	if (error == NULL)
+	{
+		*moved = list_concat(*moved, outcome.moved);
 		return true;
+	}
 	warn(task, error);
 	leave_note(task, error);
 	return false;
+}
+
+/* Does the transaction itself refresh the claim's present provider? */
+static bool
+is_settled(const McMoved *moved, McTask **tasks, int n)
+{
+	DateADT		month = mc_month_of(moved->date);
+	int			i,
+				m,
+				c;
+
+	for (i = 0; i < n; i++)
+	{
+		if (memcmp(&tasks[i]->provider, &moved->provider, UUID_LEN) != 0)
+			continue;
+		if (tasks[i]->whole)
+			return true;
+		for (m = 0; m < tasks[i]->nmonths; m++)
+		{
+			const McMonthTask *entry = &tasks[i]->month[m];
+
+			if (entry->whole && entry->month == month)
+				return true;
+			for (c = 0; c < entry->nclaims; c++)
+				if (memcmp(&entry->claim[c], &moved->claim, UUID_LEN) == 0)
+					return true;
+		}
+	}
+	return false;
+}
+
+/*
+ * A detail of a claim was changed here while another transaction moved the
+ * claim to another provider, and that one settled before it could see the
+ * detail: the provider that has the claim now must be refreshed once more.
+ */
+static bool
+follow_moved(List *moved, McTask **tasks, int n)
+{
+	McBracket	bracket;
+	ListCell   *lc;
+	bool		noted = false;
+
+	foreach(lc, moved)
+	{
+		McMoved    *claim = lfirst(lc);
+
+		if (is_settled(claim, tasks, n))
+			continue;
+		mc_owner_enter(&bracket, true);
+		mc_note_write_keys(MC_CLAIMS, &claim->claim, 1);
+		mc_owner_leave(&bracket);
+		noted = true;
+	}
+	return noted;
 }
 
 bool
@@ -173,6 +233,7 @@ mc_refresh_settle(McTask **tasks, int n)
 {
 	int			cells_left = mc_commit_limit;
 	bool		noted = false;
+	List	   *moved = NIL;
 	int			i;
 
 	qsort(tasks, n, sizeof(McTask *), compare_tasks);
@@ -201,11 +262,14 @@ mc_refresh_settle(McTask **tasks, int n)
 		if (task_is_empty(tasks[i]))
 			continue;
 		if (mc_on_error == MC_ON_ERROR_ERROR)
+		{
 			mc_refresh_task(copy_task(tasks[i]), MC_WAIT, false, &outcome);
-		else if (!try_refresh(tasks[i]))
+			moved = list_concat(moved, outcome.moved);
+		}
+		else if (!try_refresh(tasks[i], &moved))
 			noted = true;
 	}
-	return noted;
+	return follow_moved(moved, tasks, n) || noted;
 }
 
 void
@@ -215,6 +279,7 @@ mc_refresh_notes(const pg_uuid_t *provider)
 	McOutcome	outcome;
 
 	mc_refresh_task(task, MC_WAIT, true, &outcome);
+	follow_moved(outcome.moved, &task, 1);
 }
 
 typedef struct ResolveArg
@@ -241,7 +306,7 @@ void
 mc_refresh_resolve(McSource source, Datum keys, McFound found, void *arg)
 {
 	ResolveArg	resolve = {found, arg};
-	McPlan	   *plan = mc_source_resolve_plan(source);
+	McPlan	   *plan = mc_query_resolve(source);
 	Oid			previous;
 
 	if (plan == NULL)

@@ -1,17 +1,13 @@
 /*
  * source.h
- *		The application's tables: what is read of them, which are attached, and
- *		the statements that read them.
+ *		The application's tables: what is read of them and which are attached.
  */
 #ifndef MERITUM_CACHE_SOURCE_H
 #define MERITUM_CACHE_SOURCE_H
 
-#include "nodes/pg_list.h"
 #include "utils/date.h"
 #include "utils/relcache.h"
 #include "utils/uuid.h"
-
-#include "plan.h"
 
 typedef enum McSource
 {
@@ -80,43 +76,5 @@ extern uint64 mc_source_generation(void);
  * other?  Then a row of the other is there before any that names it.
  */
 extern bool mc_source_references(McSource source, int column, McSource referenced);
-
-/* Which facts a derivation reads. */
-typedef enum McFactScope
-{
-	MC_SCOPE_CLAIMS,			/* $1 uuid[] */
-	MC_SCOPE_RANGE,				/* $1 provider, $2 first, $3 last date */
-	MC_SCOPE_PROVIDER,			/* $1 provider */
-	MC_SCOPE_ALL,				/* everything; for the first fill */
-	MC_N_SCOPES
-} McFactScope;
-
-/*
- * The statement that derives facts, its columns as in meritum_cache.claim_fact.
- * Run it as the owner of the claims (mc_source_get(MC_CLAIMS)->owner).
- */
-extern McPlan *mc_source_fact_plan(McFactScope scope);
-
-/* The text of the same, for INSERT ... SELECT. */
-extern char *mc_source_fact_query(McFactScope scope);
-
-/* $1 uuid[]: claim_id, provider_id, date_of_service by key of a source. */
-extern McPlan *mc_source_resolve_plan(McSource source);
-
-/* $1 provider: the statement of a source's rows; see source.c. */
-extern McPlan *mc_source_rows_plan(McSource source);
-
-/* A claim's provider, type (NULL: none) and date; false if there is none. */
-extern bool mc_source_claim(const pg_uuid_t *claim, pg_uuid_t *provider,
-							char **type, DateADT *date);
-
-/* Does the attached providers table know the provider? True if not attached. */
-extern bool mc_source_provider_known(const pg_uuid_t *provider);
-
-/*
- * Active providers, ascending, as palloc'd pg_uuid_t; those with status ACTIVE
- * or, without a providers table, those with a claim in the trailing window.
- */
-extern List *mc_source_active_providers(DateADT as_of);
 
 #endif

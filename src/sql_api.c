@@ -15,11 +15,13 @@
 #include "args.h"
 #include "dirty.h"
 #include "event.h"
+#include "guc.h"
 #include "note.h"
 #include "owner.h"
 #include "plan.h"
 #include "provider.h"
 #include "refresh.h"
+#include "query.h"
 #include "source.h"
 #include "zone.h"
 
@@ -186,7 +188,7 @@ meritum_refresh_provider_metrics(PG_FUNCTION_ARGS)
 		mc_task_window(task, mc_arg_metrics(fcinfo, 1), as_of);
 	task->as_of = as_of;
 	task->has_as_of = true;
-	task->whole = true;
+	task->recheck = true;
 	mc_refresh_task(task, MC_WAIT, true, &outcome);
 	PG_RETURN_INT32(written(&outcome));
 }
@@ -198,7 +200,7 @@ check_claim(const pg_uuid_t *claim, const pg_uuid_t *provider,
 	pg_uuid_t	owner;
 	char	   *type;
 
-	if (!mc_source_claim(claim, &owner, &type, date) ||
+	if (!mc_query_claim(claim, &owner, &type, date) ||
 		memcmp(&owner, provider, UUID_LEN) != 0 ||
 		type == NULL || strcmp(type, claim_type) != 0)
 		ereport(ERROR,

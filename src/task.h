@@ -41,6 +41,8 @@ typedef struct McTask
 	pg_uuid_t	provider;
 	McCause		cause;
 	bool		whole;			/* all claims may have changed */
+	bool		recheck;		/* all claims are compared; differences that
+								 * nothing noted are drift */
 	bool		locations;		/* practice locations have changed */
 	bool		events;			/* any events of the AI coach have changed */
 	bool		rules;			/* rules of the AI coach have changed */

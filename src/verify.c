@@ -14,10 +14,12 @@
 #include "utils/timestamp.h"
 
 #include "args.h"
+#include "figures.h"
 #include "note.h"
 #include "owner.h"
 #include "provider.h"
 #include "refresh.h"
+#include "query.h"
 #include "source.h"
 #include "value.h"
 #include "zone.h"
@@ -188,9 +190,9 @@ meritum_verify(PG_FUNCTION_ARGS)
 	}
 	verify.strings = mc_fact_strings();
 	verify.repair = mc_task_create(verify.provider, MC_CAUSE_VERIFY);
-	verify.repair->whole = true;
+	verify.repair->recheck = true;
 	mc_provider_state_load(verify.provider, &state);
-	if (!mc_source_provider_known(verify.provider))
+	if (!mc_query_provider_known(verify.provider))
 		state.full_from = state.full_to = state.snapshot_on = DATEVAL_NOBEGIN;
 	n = list_months(verify.provider, &state, &months);
 	verify.cells = mc_cells_load(verify.provider, MC_ALL_METRICS, months, n,
@@ -206,7 +208,7 @@ meritum_verify(PG_FUNCTION_ARGS)
 	}
 	if (nperiods > 0)
 	{
-		fold = mc_refresh_compute(verify.provider, verify.strings, periods,
+		fold = mc_figures_compute(verify.provider, verify.strings, periods,
 								  nperiods, state.snapshot_on,
 								  mc_dimension_mask, true, NULL, NULL);
 		compare(&verify, fold);

@@ -32,7 +32,6 @@ SELECT fault FROM faults(format('SELECT meritum_refresh_provider_metrics(%L)', :
 SELECT command, left(fault, 5) AS sqlstate, fault LIKE '%meritum_attach%' AS says_what_to_run
   FROM faults(
     format('SELECT meritum_refresh_provider_metrics(%L)', :p),
-    format('SELECT * FROM meritum_get_metrics(%L, ''{claims_paid}'', ''2024-01-01'', ''2024-12-31'')', :p),
     format('SELECT * FROM meritum_compute_metrics(%L, ''{claims_paid}'', ''2024-01-01'', ''2024-12-31'')', :p),
     format('SELECT meritum_handle_claim_state_change(%L, ''AHCIP'', ''PAID'')', :p),
     format('SELECT * FROM meritum_verify(%L)', :p));
@@ -63,10 +62,6 @@ SELECT helper.watch();
 --
 SELECT command, left(fault, 5) AS sqlstate FROM faults(
     'SELECT * FROM meritum_get_metrics(NULL, ''{claims_paid}'', ''2024-01-01'', ''2024-12-31'')',
-    'SELECT * FROM meritum_get_metrics(:p, NULL, ''2024-01-01'', ''2024-12-31'')',
-    'SELECT * FROM meritum_get_metrics(:p, ''{claims_paid}'', NULL, ''2024-12-31'')',
-    'SELECT * FROM meritum_get_metrics(:p, ''{claims_paid}'', ''2024-01-01'', NULL)');
-SELECT replace(command, :p, 'p') AS command, left(fault, 5) AS sqlstate FROM faults(
     format('SELECT * FROM meritum_get_metrics(%L, NULL, ''2024-01-01'', ''2024-12-31'')', :p),
     format('SELECT * FROM meritum_get_metrics(%L, ''{claims_paid,NULL}'', ''2024-01-01'', ''2024-12-31'')', :p),
     format('SELECT * FROM meritum_get_metrics(%L, ''{claims_paid}'', NULL, ''2024-12-31'')', :p),
@@ -126,14 +121,15 @@ SELECT left(fault, 5) AS sqlstate FROM faults(
 --
 -- bad periods: 22023
 --
-SELECT replace(command, :p, 'p') AS command, left(fault, 5) AS sqlstate FROM faults(
+SELECT command, left(fault, 5) AS sqlstate FROM faults(
     format('SELECT * FROM meritum_get_metrics(%L, ''{claims_paid}'', ''2024-02-01'', ''2024-01-31'')', :p),
     format('SELECT * FROM meritum_compute_metrics(%L, ''{claims_paid}'', ''2024-02-01'', ''2024-01-31'')', :p),
     format('SELECT * FROM meritum_compute_metrics(%L, ''{claims_paid}'', ''2022-01-01'', ''2024-12-31'')', :p),
     format('SELECT * FROM meritum_compute_metrics(%L, ''{claims_paid}'', ''-infinity'', ''2024-12-31'')', :p),
     format('SELECT * FROM meritum_compute_metrics(%L, ''{claims_paid}'', ''2024-12-01'', ''infinity'')', :p),
     format('SELECT meritum_upsert_metric(%L, ''claims_paid'', ''2024-02-01'', ''2024-01-31'', NULL, ''{}'')', :p),
-    format('SELECT meritum_is_stale(%L, -1)', :p));
+    format('SELECT meritum_is_stale(%L, -1)', :p),
+    format('SELECT meritum_get_stale_entries(%L, -1)', :p));
 -- 730 days are allowed, 731 are not
 SELECT left(fault, 5) AS sqlstate FROM faults(
     format('SELECT * FROM meritum_compute_metrics(%L, ''{claims_paid}'', ''2023-01-01'', ''2024-12-30'')', :p),
@@ -148,10 +144,10 @@ SELECT substring(command from '\{"?[a-z_]*"?: ?.*\}|\[.*\]|''1''') AS filter, le
     format('SELECT * FROM meritum_compute_metrics(%L, ''{claims_paid}'', ''2024-01-01'', ''2024-12-31'', ''{"colour": "red"}'')', :p),
     format('SELECT * FROM meritum_compute_metrics(%L, ''{claims_paid}'', ''2024-01-01'', ''2024-12-31'', ''{"claim_type": {"a": 1}}'')', :p),
     format('SELECT * FROM meritum_compute_metrics(%L, ''{claims_paid}'', ''2024-01-01'', ''2024-12-31'', ''{"claim_type": [["AHCIP"]]}'')', :p),
-    format('SELECT * FROM meritum_compute_metrics(%L, ''{claims_paid}'', ''2024-01-01'', ''2024-12-31'', ''{"claim_type": "DENTAL"}'')', :p),
-    format('SELECT * FROM meritum_compute_metrics(%L, ''{claims_paid}'', ''2024-01-01'', ''2024-12-31'', ''{"location_id": "here"}'')', :p),
     format('SELECT * FROM meritum_compute_metrics(%L, ''{claims_paid}'', ''2024-01-01'', ''2024-12-31'', ''["AHCIP"]'')', :p),
     format('SELECT * FROM meritum_compute_metrics(%L, ''{claims_paid}'', ''2024-01-01'', ''2024-12-31'', ''1'')', :p));
+-- a value that no claim has is no error
+SELECT * FROM meritum_compute_metrics(:p, '{claims_paid}', '2024-01-01', '2024-12-31', '{"ba_number": "nobody''s"}');
 -- a filter on a metric that reads no claims; without one it is allowed
 SELECT command ~ 'claim_type' AS filtered, left(fault, 5) AS sqlstate, fault ~ 'ai_coach' AS named FROM faults(
     format('SELECT * FROM meritum_compute_metrics(%L, ''{claims_paid,ai_coach_acceptance_rate}'', ''2024-01-01'', ''2024-12-31'', ''{"claim_type": "AHCIP"}'')', :p),
@@ -161,8 +157,8 @@ SELECT command ~ 'claim_type' AS filtered, left(fault, 5) AS sqlstate, fault ~ '
 --
 -- the explicit event
 --
--- a claim of another provider, of the other pathway, of nobody, and one that is
--- deleted; nothing is refreshed
+-- a claim of another provider, of the other pathway, of nobody: nothing is
+-- refreshed
 SELECT fault FROM faults(
     format('SELECT meritum_handle_claim_state_change(%L, ''AHCIP'', ''PAID'', %L)', :p, helper.c(2)));
 SELECT left(fault, 5) AS sqlstate FROM faults(
@@ -251,7 +247,7 @@ SELECT left(fault, 5) AS sqlstate FROM faults(
 CREATE ROLE regress_meritum_nobody;
 GRANT USAGE ON SCHEMA shop, public, helper TO regress_meritum_nobody;
 SET ROLE regress_meritum_nobody;
-SELECT replace(command, :p, 'p') AS command, left(fault, 5) AS sqlstate FROM faults(
+SELECT command, left(fault, 5) AS sqlstate FROM faults(
     format('SELECT * FROM meritum_get_metrics(%L, ''{claims_paid}'', ''2024-01-01'', ''2024-12-31'')', :p),
     format('SELECT * FROM meritum_compute_metrics(%L, ''{claims_paid}'', ''2024-01-01'', ''2024-12-31'')', :p),
     format('SELECT meritum_upsert_metric(%L, ''claims_paid'', ''2024-01-01'', ''2024-01-31'', NULL, ''{}'')', :p),
@@ -273,5 +269,6 @@ SELECT replace(command, :p, 'p') AS command, left(fault, 5) AS sqlstate FROM fau
 RESET ROLE;
 
 DROP EXTENSION meritum_cache;
+DROP OWNED BY regress_meritum_nobody;
 DROP SCHEMA shop, oracle, helper CASCADE;
 DROP ROLE regress_meritum_nobody;
