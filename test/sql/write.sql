@@ -74,10 +74,12 @@ SELECT count(*) FROM meritum_cache.analytics_cache WHERE provider_id = helper.p(
 SELECT meritum_delete_expired_entries(helper.p(2), 'infinity');
 TRUNCATE meritum_cache.analytics_cache;
 
--- the cleanup: what ended more than 24 months ago, of everyone
+-- the cleanup: what ended more than 24 months ago, of everyone (no month that
+-- might end today, wherever that is)
 INSERT INTO meritum_cache.analytics_cache (provider_id, metric_key, period_start, period_end, value, computed_at)
 SELECT helper.p(n), 'claims_paid', m, oracle.month_end(m), '{}', now()
-  FROM generate_series(1, 300) AS n, unnest(oracle.months(current_date, 40)) AS m;
+  FROM generate_series(1, 300) AS n, unnest(oracle.months(current_date, 40)) AS m
+ WHERE m < current_date - interval '26 months' OR m > current_date - interval '24 months';
 DO $$
 DECLARE
     v_deleted bigint;
@@ -88,7 +90,7 @@ BEGIN
 END
 $$;
 SELECT count(*) FROM meritum_cache.analytics_cache WHERE period_end < current_date - interval '24 months';
-SELECT count(DISTINCT provider_id) AS providers, count(*) / 300 IN (24, 25) AS two_years_left FROM meritum_cache.analytics_cache;
+SELECT count(DISTINCT provider_id) AS providers, count(*) / 300 IN (23, 24) AS two_years_left FROM meritum_cache.analytics_cache;
 CALL meritum_cleanup_old_entries();
 TRUNCATE meritum_cache.analytics_cache;
 
