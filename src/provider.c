@@ -16,7 +16,6 @@
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
-#include "storage/proc.h"
 #include "utils/builtins.h"
 
 #include "owner.h"
@@ -93,33 +92,6 @@ bool
 mc_provider_try_lock(const pg_uuid_t *provider)
 {
 	return acquire(provider, true) != LOCKACQUIRE_NOT_AVAIL;
-}
-
-/*
- * A committing transaction holds locks of the application's rows while it
- * waits here, and the holder of the provider's lock may be one that refreshed
- * explicitly and now goes on to want those rows.  By not waiting as long as
- * the deadlock timeout, the committing transaction leaves a note instead of
- * taking part in a deadlock.
- */
-void
-mc_provider_lock_bounded(const pg_uuid_t *provider)
-{
-	int			timeout = LockTimeout;
-	int			bound = Max(DeadlockTimeout / 2, 1);
-
-	if (mc_provider_try_lock(provider))
-		return;
-	LockTimeout = timeout > 0 ? Min(timeout, bound) : bound;
-	PG_TRY();
-	{
-		mc_provider_lock(provider);
-	}
-	PG_FINALLY();
-	{
-		LockTimeout = timeout;
-	}
-	PG_END_TRY();
 }
 
 static DateADT

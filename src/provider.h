@@ -29,11 +29,8 @@ extern int	mc_provider_compare(const pg_uuid_t *a, const pg_uuid_t *b);
  * The provider's lock, held to the end of the transaction.  It guards the
  * provider's rows of all tables of the extension.  After mc_provider_lock the
  * snapshot has to be renewed: what the lock was waiting for is to be seen.
- * mc_provider_lock_bounded gives up with 55P03 after half the deadlock
- * timeout; see provider.c for why.
  */
 extern void mc_provider_lock(const pg_uuid_t *provider);
-extern void mc_provider_lock_bounded(const pg_uuid_t *provider);
 extern bool mc_provider_try_lock(const pg_uuid_t *provider);
 
 /* Need a bracket. */

@@ -430,21 +430,12 @@ mc_refresh_task(McTask *task, McWait wait, bool notes, McOutcome *outcome)
 
 	memset(outcome, 0, sizeof(*outcome));
 	mc_owner_enter(&bracket, true);
-	switch (wait)
+	if (wait == MC_WAIT)
+		mc_provider_lock(&task->provider);
+	else if (!mc_provider_try_lock(&task->provider))
 	{
-		case MC_WAIT:
-			mc_provider_lock(&task->provider);
-			break;
-		case MC_WAIT_BOUNDED:
-			mc_provider_lock_bounded(&task->provider);
-			break;
-		case MC_NO_WAIT:
-			if (!mc_provider_try_lock(&task->provider))
-			{
-				mc_owner_leave(&bracket);
-				return false;
-			}
-			break;
+		mc_owner_leave(&bracket);
+		return false;
 	}
 	mc_owner_renew_snapshot();
 	if (notes)

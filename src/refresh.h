@@ -21,8 +21,7 @@ typedef struct McOutcome
 /* How a refresh waits for the provider's lock. */
 typedef enum McWait
 {
-	MC_WAIT,					/* as long as it takes */
-	MC_WAIT_BOUNDED,			/* 55P03 after half the deadlock timeout */
+	MC_WAIT,
 	MC_NO_WAIT					/* do nothing if it is taken */
 } McWait;
 

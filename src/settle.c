@@ -14,6 +14,7 @@
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "utils/array.h"
+#include "storage/proc.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
@@ -136,6 +137,13 @@ warn(const McTask *task, const ErrorData *error)
 
 /*
  * Refresh one provider in a subtransaction.  Returns false if it failed.
+ *
+ * A committing transaction holds locks of the application's rows while it
+ * waits for one of ours, and the holder of that may be a session that
+ * refreshed explicitly and now goes on to want those rows.  By not waiting as
+ * long as the deadlock timeout, the committing transaction leaves a note
+ * instead of taking part in a deadlock; nor does it hang behind a maintenance
+ * command on the cache.
  */
 static bool
 try_refresh(McTask *task, List **moved)
@@ -143,17 +151,22 @@ try_refresh(McTask *task, List **moved)
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
 	ErrorData  *volatile error = NULL;
+	int			lock_timeout = LockTimeout;
+	int			bound = Max(DeadlockTimeout / 2, 1);
 	McOutcome	outcome;
 
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(context);
+	LockTimeout = lock_timeout > 0 ? Min(lock_timeout, bound) : bound;
 	PG_TRY();
 	{
-		mc_refresh_task(copy_task(task), MC_WAIT_BOUNDED, false, &outcome);
+		mc_refresh_task(copy_task(task), MC_WAIT, false, &outcome);
+		LockTimeout = lock_timeout;
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
 	{
+		LockTimeout = lock_timeout;
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
 		FlushErrorState();

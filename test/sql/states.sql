@@ -159,14 +159,14 @@ $$;
 
 -- touched, though neither the rule nor the map names it
 SELECT kind, metric_key, count(*) AS pairs, string_agg(from_state || '>' || to_state, ' ') AS which
-  FROM (SELECT * FROM actual EXCEPT SELECT * FROM expected) AS x GROUP BY 1, 2 ORDER BY 1, 2 COLLATE "C";
+  FROM (SELECT * FROM actual EXCEPT SELECT * FROM expected) AS x GROUP BY 1, 2 ORDER BY kind, metric_key COLLATE "C";
 -- not touched, though it is affected (snapshots may lag)
 SELECT kind, metric_key, count(*) AS pairs, string_agg(from_state || '>' || to_state, ' ') AS which
-  FROM (SELECT * FROM expected WHERE grain = 'monthly' EXCEPT SELECT * FROM actual) AS x GROUP BY 1, 2 ORDER BY 1, 2 COLLATE "C";
+  FROM (SELECT * FROM expected WHERE grain = 'monthly' EXCEPT SELECT * FROM actual) AS x GROUP BY 1, 2 ORDER BY kind, metric_key COLLATE "C";
 -- in the wrong place
-SELECT kind, month, metric_key, dimensions, count(*) FROM misplaced GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3 COLLATE "C", 4;
+SELECT kind, month, metric_key, dimensions, count(*) FROM misplaced GROUP BY 1, 2, 3, 4 ORDER BY kind, month, metric_key COLLATE "C", dimensions;
 -- wrong figures
-SELECT kind, from_state, to_state, side, metric_key, dimensions, value FROM wrong ORDER BY 1, 2, 3, 5 COLLATE "C", 6, 4;
+SELECT kind, from_state, to_state, side, metric_key, dimensions, value FROM wrong ORDER BY kind, from_state, to_state, metric_key COLLATE "C", dimensions, side;
 -- the table itself: how many of the 110 changes touch a metric
 SELECT metric_key, count(*) FILTER (WHERE kind = 'full') AS "full", count(*) FILTER (WHERE kind = 'plain') AS plain,
        count(*) FILTER (WHERE kind = 'wcb') AS wcb
