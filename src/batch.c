@@ -97,16 +97,6 @@ static McPlan delete_expired = {
 	"uuid,date,int8", SPI_OK_DELETE
 };
 
-/* What is deleted is no longer stored; see provider_state. */
-static McPlan note_deletion = {
-	"UPDATE meritum_cache.provider_state"
-	"   SET version = version + 1,"
-	"       full_from = CASE WHEN full_to >= $2 THEN greatest(full_from, $2) END,"
-	"       full_to = CASE WHEN full_to >= $2 THEN full_to END"
-	" WHERE provider_id = $1",
-	"uuid,date", SPI_OK_UPDATE
-};
-
 /*
  * Both procedures commit, so they cannot be part of a larger transaction.
  */
@@ -492,9 +482,8 @@ delete_chunk(pg_uuid_t *provider, DateADT cutoff, DateADT month, int64 limit)
 	values[1] = DateADTGetDatum(cutoff);
 	values[2] = Int64GetDatum(limit);
 	n = mc_plan_execute(&delete_expired, values, NULL);
-	values[1] = DateADTGetDatum(month);
 	if (n > 0)
-		mc_plan_execute(&note_deletion, values, NULL);
+		mc_provider_state_trim(provider, month);
 	return n;
 }
 

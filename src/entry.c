@@ -338,16 +338,25 @@ meritum_delete_expired_entries(PG_FUNCTION_ARGS)
 	const pg_uuid_t *provider = mc_arg_provider(fcinfo, 0);
 	McBracket	bracket;
 	Datum		values[2];
+	DateADT		older_than;
 	int64		deleted;
 
 	mc_arg_required(fcinfo, 1, "older_than");
 	values[0] = UUIDPGetDatum(provider);
-	values[1] = PG_GETARG_DATUM(1);
+	older_than = PG_GETARG_DATEADT(1);
+	values[1] = DateADTGetDatum(older_than);
 	mc_owner_enter(&bracket, true);
 	lock_provider(provider);
 	deleted = mc_plan_execute(&delete_expired, values, NULL);
 	if (deleted > 0)
+	{
+		/* the first month of which nothing was deleted */
+		DateADT		month = DATE_NOT_FINITE(older_than) ? older_than :
+			mc_month_of(older_than);
+
+		mc_provider_state_trim(provider, month);
 		update_state(provider, GetCurrentTimestamp());
+	}
 	mc_owner_leave(&bracket);
 	PG_RETURN_INT64(deleted);
 }

@@ -51,6 +51,15 @@ static McPlan remove_state = {
 	"uuid", SPI_OK_DELETE
 };
 
+static McPlan trim_state = {
+	"UPDATE meritum_cache.provider_state"
+	"   SET version = version + 1,"
+	"       full_from = CASE WHEN full_to >= $2 THEN greatest(full_from, $2) END,"
+	"       full_to = CASE WHEN full_to >= $2 THEN full_to END"
+	" WHERE provider_id = $1",
+	"uuid,date", SPI_OK_UPDATE
+};
+
 static uint32
 provider_hash(const pg_uuid_t *provider)
 {
@@ -161,4 +170,12 @@ mc_provider_state_remove(const pg_uuid_t *provider)
 	Datum		value = UUIDPGetDatum(provider);
 
 	mc_plan_execute(&remove_state, &value, NULL);
+}
+
+void
+mc_provider_state_trim(const pg_uuid_t *provider, DateADT month)
+{
+	Datum		values[2] = {UUIDPGetDatum(provider), DateADTGetDatum(month)};
+
+	mc_plan_execute(&trim_state, values, NULL);
 }

@@ -39,6 +39,9 @@ extern void mc_provider_state_load(const pg_uuid_t *provider,
 extern void mc_provider_state_store(const pg_uuid_t *provider,
 									const McProviderState *state,
 									TimestampTz now, const char *cause);
+
+/* Figures of the months before one were deleted. */
+extern void mc_provider_state_trim(const pg_uuid_t *provider, DateADT month);
 extern void mc_provider_state_remove(const pg_uuid_t *provider);
 
 #endif

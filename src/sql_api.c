@@ -42,6 +42,11 @@ static McPlan older_entry = {
 	"uuid,timestamptz,date,date", SPI_OK_SELECT
 };
 
+static McPlan any_entry = {
+	"SELECT 1 FROM meritum_cache.analytics_cache c WHERE c.provider_id = $1 LIMIT 1",
+	"uuid", SPI_OK_SELECT
+};
+
 static McPlan select_freshness = {
 	"SELECT e.oldest, e.newest, p.pending, p.since, s.refreshed_at,"
 	" s.refresh_cause, s.snapshot_on, coalesce(s.version, 0)"
@@ -94,7 +99,8 @@ is_stale(const pg_uuid_t *provider, int minutes)
 	values[1] = TimestampTzGetDatum(minutes_ago(minutes));
 	values[2] = DateADTGetDatum(mc_month_add(month, 1 - MC_WINDOW_MONTHS));
 	values[3] = DateADTGetDatum(month);
-	return mc_plan_execute(&older_entry, values, NULL) > 0;
+	return mc_plan_execute(&older_entry, values, NULL) > 0 ||
+		mc_plan_execute(&any_entry, values, NULL) == 0;
 }
 
 PG_FUNCTION_INFO_V1(meritum_is_stale);
