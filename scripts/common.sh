@@ -50,7 +50,7 @@ warn() { printf '%s\n' "$*" >&2; }
 die() { warn "${0##*/}: $*"; exit 1; }
 
 # The text of a script's header comment, from its second line on.
-header() { sed -e '1d' -e '/^#/!,$d' -e 's/^# \{0,1\}//' "$0"; }
+header() { awk 'NR > 1 { if (!/^#/) exit; sub(/^# ?/, ""); print }' "$0"; }
 
 # Milliseconds since some time in the past.
 now_ms() {

@@ -10,6 +10,11 @@
 #error "meritum_cache needs PostgreSQL 15 or later"
 #endif
 
+/* Access to variable-length data has a header of its own from 16 on. */
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
+
 /* guc.c frees the extra data of a setting with guc_free() from 16 on. */
 #if PG_VERSION_NUM >= 160000
 #define mc_guc_malloc(size) guc_malloc(LOG, size)

@@ -148,6 +148,7 @@ meritum_upsert_metric(PG_FUNCTION_ARGS)
 
 static void bad_entry(int index, const char *format,...)
 			pg_attribute_printf(2, 3) pg_attribute_noreturn();
+static void unknown_metric(int index, const char *key) pg_attribute_noreturn();
 
 static void
 bad_entry(int index, const char *format,...)
@@ -161,6 +162,15 @@ bad_entry(int index, const char *format,...)
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("entry %d: %s", index, text)));
+}
+
+static void
+unknown_metric(int index, const char *key)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("entry %d: unknown metric \"%s\"", index, key),
+			 errhint("The metrics are listed in meritum_cache.metric.")));
 }
 
 static char *
@@ -210,7 +220,7 @@ read_entry(JsonbContainer *object, int index, const pg_uuid_t *provider,
 
 	entry->metric = mc_metric_find(key, strlen(key));
 	if (entry->metric < 0)
-		bad_entry(index, "unknown metric \"%s\"", key);
+		unknown_metric(index, key);
 	entry->first = date_member(object, "period_start", index);
 	entry->last = date_member(object, "period_end", index);
 	if (entry->first > entry->last)

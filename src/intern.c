@@ -10,6 +10,7 @@
 #include "common/hashfn.h"
 #include "utils/builtins.h"
 
+#include "compat.h"
 #include "intern.h"
 
 typedef struct StringKey

@@ -14,7 +14,9 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "executor/spi.h"
+#include "jit/jit.h"
 #include "miscadmin.h"
+#include "optimizer/cost.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
@@ -78,6 +80,13 @@ push_latest(void)
 	PushCopiedSnapshot(GetLatestSnapshot());
 }
 
+static void
+set_locally(const char *name, const char *value)
+{
+	(void) set_config_option(name, value, PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+}
+
 void
 mc_owner_enter(McBracket *bracket, bool latest)
 {
@@ -89,9 +98,20 @@ mc_owner_enter(McBracket *bracket, bool latest)
 						   SECURITY_RESTRICTED_OPERATION);
 	bracket->nest_level = NewGUCNestLevel();
 	bracket->latest = latest;
-	(void) set_config_option("search_path", "pg_catalog, pg_temp",
-							 PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
+	set_locally("search_path", "pg_catalog, pg_temp");
+
+	/*
+	 * The statements are many short look-ups by index.  Compiling one takes
+	 * longer than running it, a bitmap of one row is no better than the row,
+	 * and a plan made while a table was small must not scan it when it has
+	 * grown.
+	 */
+	if (jit_enabled)
+		set_locally("jit", "off");
+	if (enable_bitmapscan)
+		set_locally("enable_bitmapscan", "off");
+	if (enable_seqscan)
+		set_locally("enable_seqscan", "off");
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "could not connect to SPI");
 
@@ -135,4 +155,20 @@ mc_owner_restore(Oid previous)
 
 	GetUserIdAndSecContext(&current, &context);
 	SetUserIdAndSecContext(previous, context);
+}
+
+int
+mc_owner_begin_bulk(void)
+{
+	int			nest_level = NewGUCNestLevel();
+
+	set_locally("enable_seqscan", "on");
+	set_locally("enable_bitmapscan", "on");
+	return nest_level;
+}
+
+void
+mc_owner_end_bulk(int nest_level)
+{
+	AtEOXact_GUC(false, nest_level);
 }

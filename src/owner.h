@@ -30,6 +30,10 @@ extern void mc_owner_renew_snapshot(void);
 extern Oid	mc_owner_switch(Oid role);
 extern void mc_owner_restore(Oid previous);
 
+/* Inside a bracket: statements that read whole tables, until the end. */
+extern int	mc_owner_begin_bulk(void);
+extern void mc_owner_end_bulk(int nest_level);
+
 /* A table of the schema meritum_cache; raises 55000 if it is not there. */
 extern Oid	mc_cache_relation(const char *name);
 extern bool mc_is_installed(void);

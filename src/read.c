@@ -432,6 +432,27 @@ bad_filter(const char *name)
 			 errmsg("filter \"%s\" must be a string or an array of strings", name)));
 }
 
+/* A uuid as the facts write it; raises 22023 if it is none. */
+static char *
+location_text(const char *text)
+{
+	const char *p;
+	int			digits = 0;
+
+	for (p = text; *p != '\0'; p++)
+		if (isxdigit((unsigned char) *p))
+			digits++;
+		else if (*p != '-' || digits % 4 != 0)
+			break;
+	if (*p != '\0' || digits != 2 * UUID_LEN || p[-1] == '-')
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("filter \"location_id\" must hold uuids")));
+	return DatumGetCString(DirectFunctionCall1(uuid_out,
+											   DirectFunctionCall1(uuid_in,
+																   CStringGetDatum(text))));
+}
+
 static void
 add_filter_value(Filter *filter, int column, McStrings *strings,
 				 const JsonbValue *value)
@@ -444,7 +465,7 @@ add_filter_value(Filter *filter, int column, McStrings *strings,
 	if (column == F_CLAIM_STATE)
 		text = asc_toupper(text, strlen(text));
 	else if (column == F_LOCATION_ID)
-		text = asc_tolower(text, strlen(text));
+		text = location_text(text);
 	filter->value[column] = filter->n[column] == 0 ?
 		palloc(sizeof(int32)) :
 		repalloc(filter->value[column], sizeof(int32) * (filter->n[column] + 1));

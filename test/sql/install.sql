@@ -12,7 +12,7 @@ SET search_path = shop, public;
 
 -- what the database consists of, by names that outlive a drop
 CREATE VIEW public.inventory AS
-SELECT 'relation' AS kind, c.oid::regclass::text || ' ' || c.relkind AS name FROM pg_class c
+SELECT 'relation' AS kind, c.oid::regclass::text || ' ' || c.relkind::text AS name FROM pg_class c
  WHERE c.relnamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace) AND c.relnamespace::regnamespace::text NOT LIKE 'pg\_t%'
 UNION ALL
 SELECT 'function', p.oid::regprocedure::text FROM pg_proc p
@@ -39,18 +39,15 @@ UNION ALL
 SELECT 'privileges', c.oid::regclass || ' ' || relacl::text FROM pg_class c WHERE relacl IS NOT NULL
 UNION ALL
 SELECT 'reloptions', c.oid::regclass || ' ' || reloptions::text FROM pg_class c WHERE reloptions IS NOT NULL;
-CREATE TABLE public.before AS SELECT * FROM public.inventory WHERE false;
-INSERT INTO public.before SELECT * FROM public.inventory;
-SELECT count(*) AS depends FROM pg_depend \gset
-SELECT count(*) AS shdepends FROM pg_shdepend WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database()) \gset
-SELECT count(*) AS descriptions FROM pg_description \gset
+CREATE TABLE public.before AS SELECT * FROM public.inventory WITH NO DATA;
 CREATE VIEW public.difference AS
 (SELECT 'gone', * FROM public.before EXCEPT ALL SELECT 'gone', * FROM public.inventory)
 UNION ALL
 (SELECT 'new', * FROM public.inventory EXCEPT ALL SELECT 'new', * FROM public.before);
-DELETE FROM public.before;
 INSERT INTO public.before SELECT * FROM public.inventory;
 SELECT count(*) AS depends FROM pg_depend \gset
+SELECT count(*) AS shdepends FROM pg_shdepend WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database()) \gset
+SELECT count(*) AS descriptions FROM pg_description \gset
 
 --
 -- create: functions into the first schema of the search path, tables into
@@ -72,7 +69,7 @@ SELECT grain, count(*), count(*) FILTER (WHERE breakdown) AS breakdown, count(*)
 SELECT metric_key FROM meritum_cache.metric WHERE breakdown ORDER BY 1;
 SELECT name, schedule, enabled, owner = current_user::regrole AS owner FROM meritum_cache.job ORDER BY 1;
 -- no table of the application has been touched
-SELECT * FROM public.difference WHERE name LIKE 'shop.%' OR name LIKE 'claim%' OR kind = 'column of shop';
+SELECT * FROM public.difference WHERE name NOT LIKE '%meritum%' AND kind <> 'privileges';
 SELECT count(*) FROM pg_trigger JOIN pg_class c ON c.oid = tgrelid WHERE relnamespace = 'shop'::regnamespace;
 
 -- nothing is granted to PUBLIC, neither schema, table, column nor function

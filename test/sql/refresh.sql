@@ -542,8 +542,9 @@ SELECT * FROM helper.wrong();
 TRUNCATE providers;
 SELECT count(*) FROM meritum_cache.analytics_cache;
 
--- no refresh has been left behind
-SELECT count(*) FROM meritum_cache.pending_refresh;
+-- no provider's refresh has been left behind (a detail without a claim may be
+-- on record, lest the claim was being written)
+SELECT count(*) FROM meritum_cache.pending_refresh WHERE provider_id IS NOT NULL;
 
 DROP EXTENSION meritum_cache;
 DROP SCHEMA shop, oracle, helper CASCADE;

@@ -11,6 +11,8 @@
 # Environment:
 #   SEED          the run to repeat (default: from the clock; always printed)
 #   TRANSACTIONS  how many (default 300)
+#   CHECK_EVERY   compare after each so many transactions, and after the last
+#                 (default 1)
 #   RANDOM_KEYS   24 compares the first 24 metrics only (default: all forty)
 #   REFRESH_MODE  commit (default), or async: readers settle what is pending
 
@@ -28,6 +30,7 @@ use Time::Local qw(timegm);
 my $zone = 'America/Edmonton';
 my $seed = $ENV{SEED} // time;
 my $transactions = $ENV{TRANSACTIONS} // 300;
+my $check_every = $ENV{CHECK_EVERY} // 1;
 my $mode = $ENV{REFRESH_MODE} // 'commit';
 my $keys =
   ($ENV{RANDOM_KEYS} // '') eq '24' ? 'oracle.metrics_24()' : 'NULL';
@@ -744,8 +747,10 @@ while ($wrong eq '' && $done < $transactions)
 		# a serializable transaction leaves its refresh to the next reader
 		$session .= read_everything(month_start(-60))
 		  if $mode eq 'async' || $sql =~ /SERIALIZABLE/;
-		$session .= check_existing($done);
-		if ($done % $full_check_every == 0)
+		$session .= check_existing($done)
+		  if $done % $check_every == 0 || $done == $transactions;
+		if ($done % ($full_check_every * $check_every) == 0
+			|| $done == $transactions)
 		{
 			$session .= chance(0.5)
 			  ? $nightly . check_full($done, "status = 'ACTIVE'")
