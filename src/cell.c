@@ -96,6 +96,7 @@ struct McCells
 	Datums		update_value;
 	Datums		delete_tid;
 	int64		unchanged;
+	McMetrics	metrics;		/* put or dropped */
 };
 
 static void
@@ -263,6 +264,7 @@ mc_cells_put(McCells *cells, int metric, DateADT month, int dim, int32 id,
 	McCell	   *cell = mc_cells_find(cells, metric, month, dim, id);
 	bool		same;
 
+	cells->metrics |= MC_METRIC_BIT(metric);
 	if (cell == NULL)
 	{
 		Jsonb	   *dimensions = mc_value_dimensions(cells->strings, dim, id);
@@ -286,6 +288,7 @@ mc_cells_put(McCells *cells, int metric, DateADT month, int dim, int32 id,
 void
 mc_cells_drop(McCells *cells, McCell *cell)
 {
+	cells->metrics |= MC_METRIC_BIT(cell->key.metric);
 	push(&cells->delete_tid, PointerGetDatum(&cell->tid), false);
 }
 
@@ -306,6 +309,7 @@ mc_cells_write(McCells *cells, TimestampTz now, McWritten *written)
 	written->changed += cells->insert_key.n + cells->update_tid.n - cells->unchanged;
 	written->unchanged += cells->unchanged;
 	written->deleted += cells->delete_tid.n;
+	written->metrics |= cells->metrics;
 
 	if (cells->delete_tid.n > 0)
 	{

@@ -41,6 +41,7 @@ typedef struct McWritten
 	int64		changed;		/* inserted, or updated with another value */
 	int64		unchanged;		/* only computed_at moved */
 	int64		deleted;
+	McMetrics	metrics;		/* of all these */
 } McWritten;
 
 /*

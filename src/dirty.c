@@ -347,7 +347,11 @@ transaction_callback(XactEvent event, void *arg)
 	switch (event)
 	{
 		case XACT_EVENT_PRE_COMMIT:
+			mc_refresh_set_preparing(false);
+			settle();
+			break;
 		case XACT_EVENT_PRE_PREPARE:
+			mc_refresh_set_preparing(true);
 			settle();
 			break;
 		case XACT_EVENT_COMMIT:
@@ -359,6 +363,7 @@ transaction_callback(XactEvent event, void *arg)
 			break;
 		case XACT_EVENT_PREPARE:
 		case XACT_EVENT_ABORT:
+			mc_refresh_set_preparing(false);
 			dirty = NULL;
 			dirty_context = NULL;
 			wake_at_commit = false;

@@ -12,11 +12,15 @@
  */
 #include "postgres.h"
 
+#include "commands/async.h"
+#include "port/pg_bitutils.h"
+#include "portability/instr_time.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
 #include "affected.h"
 #include "figures.h"
+#include "guc.h"
 #include "note.h"
 #include "owner.h"
 #include "provider.h"
@@ -40,6 +44,12 @@ typedef struct Refresh
 	int			drift;
 	List	   *moved;
 } Refresh;
+
+static const char *
+provider_text(const pg_uuid_t *provider)
+{
+	return DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(provider)));
+}
 
 static int
 compare_uuids(const void *a, const void *b)
@@ -350,8 +360,7 @@ report_drift(const Refresh *refresh, McOutcome *outcome)
 	if (refresh->drift > 0)
 		ereport(WARNING,
 				(errmsg("facts of provider %s had drifted from its claims",
-						DatumGetCString(DirectFunctionCall1(uuid_out,
-															UUIDPGetDatum(&refresh->task->provider)))),
+						provider_text(&refresh->task->provider)),
 				 errdetail_plural("%d claim differed without a note of its change; it was repaired.",
 								  "%d claims differed without a note of their change; they were repaired.",
 								  refresh->drift, refresh->drift),
@@ -373,6 +382,62 @@ copy_moved(const Refresh *refresh, McOutcome *outcome, MemoryContext caller)
 		outcome->moved = lappend(outcome->moved, moved);
 	}
 	MemoryContextSwitchTo(old);
+}
+
+static bool preparing = false;
+
+void
+mc_refresh_set_preparing(bool value)
+{
+	preparing = value;
+}
+
+/*
+ * Tell who listens that figures of the provider have changed: a JSON object of
+ * provider, version and metrics, sent when the transaction commits.
+ */
+static void
+notify(const Refresh *refresh, const McOutcome *outcome)
+{
+	StringInfoData payload;
+	const char *separator = "";
+	int			m;
+
+	if (mc_notify_channel[0] == '\0' || preparing ||
+		outcome->cells.changed + outcome->cells.deleted == 0)
+		return;
+	initStringInfo(&payload);
+	appendStringInfo(&payload, "{\"provider\":\"%s\",\"version\":" INT64_FORMAT ",\"metrics\":[",
+					 provider_text(&refresh->task->provider),
+					 refresh->state.version);
+	for (m = 0; m < MC_N_METRICS; m++)
+		if (outcome->cells.metrics & MC_METRIC_BIT(m))
+		{
+			appendStringInfo(&payload, "%s\"%s\"", separator, mc_metric[m].key);
+			separator = ",";
+		}
+	appendStringInfoString(&payload, "]}");
+	Async_Notify(mc_notify_channel, payload.data);
+}
+
+static void
+log_refresh(const McTask *task, const McOutcome *outcome, instr_time start)
+{
+	instr_time	duration;
+
+	if (mc_log_min_duration < 0)
+		return;
+	INSTR_TIME_SET_CURRENT(duration);
+	INSTR_TIME_SUBTRACT(duration, start);
+	if (INSTR_TIME_GET_MILLISEC(duration) < mc_log_min_duration)
+		return;
+	ereport(LOG,
+			(errmsg("cache_refresh provider=%s cause=%s metrics=%d entries=%lld ms=%.3f",
+					provider_text(&task->provider), mc_cause_token(task->cause),
+					pg_popcount64(outcome->cells.metrics),
+					(long long) (outcome->cells.changed + outcome->cells.unchanged),
+					INSTR_TIME_GET_MILLISEC(duration)),
+			 errhidestmt(true), errhidecontext(true)));
 }
 
 /*
@@ -420,6 +485,7 @@ run(McTask *task, McOutcome *outcome, MemoryContext caller)
 		!refresh->state.facts_complete ||
 		outcome->cells.changed + outcome->cells.unchanged + outcome->cells.deleted > 0)
 		store_state(refresh, now, outcome);
+	notify(refresh, outcome);
 }
 
 bool
@@ -427,7 +493,9 @@ mc_refresh_task(McTask *task, McWait wait, bool notes, McOutcome *outcome)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	McBracket	bracket;
+	instr_time	start;
 
+	INSTR_TIME_SET_CURRENT(start);
 	memset(outcome, 0, sizeof(*outcome));
 	mc_owner_enter(&bracket, true);
 	if (wait == MC_WAIT)
@@ -441,6 +509,7 @@ mc_refresh_task(McTask *task, McWait wait, bool notes, McOutcome *outcome)
 	if (notes)
 		mc_note_take(task);
 	run(task, outcome, caller);
+	log_refresh(task, outcome, start);
 	mc_owner_leave(&bracket);
 	return true;
 }

@@ -9,6 +9,7 @@
 #include "funcapi.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/formatting.h"
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
 
@@ -266,6 +267,12 @@ meritum_handle_claim_state_change(PG_FUNCTION_ARGS)
 		month->existing |= metrics & ~mc_metrics_snapshot();
 	mc_task_month(task, mc_month_of(today))->force |= metrics & mc_metrics_snapshot();
 	mc_refresh_task(task, MC_WAIT, true, &outcome);
+	if (mc_log_invalidations)
+		ereport(LOG,
+				(errmsg("cache_bust provider=%s event=claim.%s removed=%d",
+						DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(provider))),
+						asc_tolower(state, strlen(state)), written(&outcome)),
+				 errhidestmt(true), errhidecontext(true)));
 	PG_RETURN_INT32(written(&outcome));
 }
 

@@ -94,3 +94,9 @@ mc_cause_name(McCause cause)
 
 	return names[cause];
 }
+
+const char *
+mc_cause_token(McCause cause)
+{
+	return cause == MC_CAUSE_COMMIT ? "claim_trigger" : mc_cause_name(cause);
+}

@@ -65,6 +65,8 @@ extern void mc_task_claim(McMonthTask *month, const pg_uuid_t *claim);
 /* Force metrics in each month of the window that ends with as_of. */
 extern void mc_task_window(McTask *task, McMetrics metrics, DateADT as_of);
 
+/* In words, and as one word for the log. */
 extern const char *mc_cause_name(McCause cause);
+extern const char *mc_cause_token(McCause cause);
 
 #endif

@@ -475,6 +475,13 @@ ROLLBACK;
 SELECT value FROM meritum_get_metrics(helper.p(1), '{claims_paid}', '2024-05-01', '2024-05-31') WHERE dimensions IS NULL;
 SELECT * FROM helper.wrong();
 
+-- and so do those that are refreshed within it; nothing has gone astray
+BEGIN;
+UPDATE claims SET state = 'REJECTED' WHERE claim_id = helper.c(9);
+SELECT meritum_refresh_provider_metrics(helper.p(1), NULL, '2024-05-15') > 0 AS written;
+COMMIT;
+SELECT * FROM helper.wrong();
+
 --
 -- who has rows
 --
