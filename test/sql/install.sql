@@ -99,7 +99,16 @@ SELECT p.oid::regprocedure FROM pg_proc p JOIN pg_depend d ON d.objid = p.oid AN
    AND p.prosecdef AND NOT coalesce(p.proconfig::text ~ 'search_path', false);
 -- each setting is described
 SELECT name FROM pg_settings WHERE name LIKE 'meritum\_cache.%' AND coalesce(short_desc, '') = '';
-SELECT name, context FROM pg_settings WHERE name LIKE 'meritum\_cache.%' ORDER BY name COLLATE "C";
+-- those of the contract are there, with the defaults that it says
+SELECT c.*, s.context AS has_context, s.boot_val AS has_default
+  FROM (VALUES ('refresh_mode', 'user', 'commit'), ('on_error', 'user', 'warn'), ('commit_limit', 'user', '1000'), ('stale_after', 'user', '60'),
+               ('dimensions', 'sighup', 'claim_type, ba_number, location_id'), ('timezone', 'sighup', ''), ('retention_months', 'sighup', '24'),
+               ('batch_size', 'sighup', '10'), ('batch_workers', 'sighup', '1'), ('batch_delay', 'sighup', '0'), ('databases', 'postmaster', 'postgres'),
+               ('worker_role', 'sighup', ''), ('max_parallel_jobs', 'sighup', '2'), ('job_run_retention', 'sighup', '30'),
+               ('log_min_duration', 'superuser', '-1'), ('log_invalidations', 'superuser', 'off'), ('notify_channel', 'user', '')) AS c (name, context, "default")
+       LEFT JOIN pg_settings s ON s.name = 'meritum_cache.' || c.name
+ WHERE (s.context, s.boot_val) IS DISTINCT FROM (c.context, c."default")
+   AND (c.name <> 'databases' OR current_setting('shared_preload_libraries') LIKE '%meritum_cache%');
 -- a name that does not exist is refused
 SET meritum_cache.no_such_setting = 1;
 

@@ -65,7 +65,7 @@ SELECT * FROM pending;
 -- of every kind of table
 UPDATE ahcip_claim_details SET assessed_fee = 11 WHERE claim_id = helper.c(11);
 UPDATE practice_locations SET name = 'Elsewhere';
-INSERT INTO ai_suggestion_events (provider_id, event_type, created_at) VALUES (helper.p(1), 'accepted', '2024-03-15 12:00+00');
+INSERT INTO ai_suggestion_events (provider_id, event_type, created_at) VALUES (helper.p(1), 'accepted', '2024-03-15 10:00+00');
 INSERT INTO claim_audit_history (claim_id, new_state) VALUES (helper.c(11), 'REJECTED');
 SELECT * FROM pending WHERE provider_id = helper.p(1);
 SELECT count(*) > 0 AS read FROM meritum_get_metrics(helper.p(1), ARRAY(SELECT metric_key FROM oracle.all_keys()), '2023-06-01', '2024-05-31');

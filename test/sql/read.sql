@@ -31,7 +31,7 @@ INSERT INTO claims (claim_id, physician_id, claim_type, state, date_of_service, 
     (helper.c(7), helper.p(1), 'WCB', 'PAID', '2024-03-10', '{"timing_tier": "same_day"}', NULL),
     (helper.c(8), helper.p(1), 'WCB', 'REJECTED', '2024-03-11', '{"timing_tier": "late"}', NULL),
     (helper.c(9), helper.p(1), 'AHCIP', 'DRAFT', '2024-03-12', NULL, NULL),
-    (helper.c(10), helper.p(1), 'AHCIP', 'PAID', '2024-03-13', NULL, '2024-03-14 12:00+00'),
+    (helper.c(10), helper.p(1), 'AHCIP', 'PAID', '2024-03-13', NULL, '2024-03-14 10:00+00'),
     (helper.c(11), helper.p(1), 'AHCIP', 'PAID', '2024-04-01', NULL, NULL),
     (helper.c(12), helper.p(2), 'AHCIP', 'PAID', '2024-03-04', NULL, NULL);
 INSERT INTO ahcip_claim_details (claim_id, ba_number, functional_centre, health_service_code, submitted_fee, assessed_fee, assessment_explanatory_codes) VALUES
@@ -48,9 +48,9 @@ INSERT INTO wcb_claim_details (wcb_claim_detail_id, claim_id, form_id) VALUES
     (helper.d(7), helper.c(7), 'C050E'), (helper.d(8), helper.c(8), 'C151');
 INSERT INTO wcb_invoice_lines (wcb_claim_detail_id, amount) VALUES
     (helper.d(7), 80), (helper.d(7), 15.50), (helper.d(8), 10);
--- (noon, so that it is the same day everywhere)
-UPDATE claims SET created_at = '2024-04-10 12:00+00', updated_at = '2024-04-10 12:00+00';
-ALTER TABLE claims ALTER created_at SET DEFAULT '2024-04-10 12:00+00', ALTER updated_at SET DEFAULT '2024-04-10 12:00+00';
+-- (a time at which it is the same day nearly everywhere)
+UPDATE claims SET created_at = '2024-04-10 10:00+00', updated_at = '2024-04-10 10:00+00';
+ALTER TABLE claims ALTER created_at SET DEFAULT '2024-04-10 10:00+00', ALTER updated_at SET DEFAULT '2024-04-10 10:00+00';
 SELECT count(*) FROM meritum_attach();
 
 --

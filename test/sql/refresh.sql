@@ -257,16 +257,16 @@ SELECT * FROM helper.wrong();
 -- the AI coach
 SELECT helper.watch();
 INSERT INTO ai_suggestion_events (provider_id, rule_id, event_type, category, revenue_impact, created_at) VALUES
-    (helper.p(1), helper.r(1), 'generated', 'MODIFIER', 10, '2024-03-15 12:00+00'),
-    (helper.p(1), helper.r(1), 'accepted', 'MODIFIER', 10, '2024-03-16 12:00+00'),
-    (helper.p(1), NULL, 'accepted', NULL, NULL, '2024-03-16 12:00+00');
+    (helper.p(1), helper.r(1), 'generated', 'MODIFIER', 10, '2024-03-15 10:00+00'),
+    (helper.p(1), helper.r(1), 'accepted', 'MODIFIER', 10, '2024-03-16 10:00+00'),
+    (helper.p(1), NULL, 'accepted', NULL, NULL, '2024-03-16 10:00+00');
 SELECT * FROM helper.moved();
 SELECT * FROM helper.wrong();
 -- a dismissed suggestion counts neither in what was recovered nor among the
 -- accepted rules
 SELECT helper.watch();
 INSERT INTO ai_suggestion_events (provider_id, rule_id, event_type, category, revenue_impact, created_at) VALUES
-    (helper.p(1), helper.r(2), 'dismissed', 'FEE', 3, '2024-04-16 12:00+00');
+    (helper.p(1), helper.r(2), 'dismissed', 'FEE', 3, '2024-04-16 10:00+00');
 SELECT * FROM helper.moved();
 SELECT * FROM helper.wrong();
 -- a rule's name is read by the list of accepted rules, where it is listed
@@ -274,7 +274,7 @@ SELECT helper.watch();
 UPDATE ai_rules SET name = 'Modifier, better' WHERE rule_id = helper.r(1);
 SELECT * FROM helper.moved();
 SELECT * FROM helper.wrong();
-UPDATE ai_suggestion_events SET created_at = '2024-02-16 12:00+00', event_type = 'accepted' WHERE event_type = 'dismissed';
+UPDATE ai_suggestion_events SET created_at = '2024-02-16 10:00+00', event_type = 'accepted' WHERE event_type = 'dismissed';
 SELECT * FROM helper.wrong();
 DELETE FROM ai_rules;
 SELECT * FROM helper.wrong();

@@ -100,7 +100,7 @@ TRUNCATE meritum_cache.analytics_cache;
 INSERT INTO providers (provider_id, status) VALUES
     (helper.p(1), 'ACTIVE'), (helper.p(2), 'ACTIVE'), (helper.p(3), 'INACTIVE'), (helper.p(4), 'ACTIVE'), (helper.p(5), 'ACTIVE');
 INSERT INTO claims (claim_id, physician_id, state, date_of_service, created_at, updated_at)
-SELECT helper.c(10 * p + n), helper.p(p), (ARRAY['PAID', 'REJECTED', 'DRAFT'])[1 + n % 3], '2023-06-15'::date + 31 * n, '2024-03-10 12:00+00', '2024-03-10 12:00+00'
+SELECT helper.c(10 * p + n), helper.p(p), (ARRAY['PAID', 'REJECTED', 'DRAFT'])[1 + n % 3], '2023-06-15'::date + 31 * n, '2024-03-10 10:00+00', '2024-03-10 10:00+00'
   FROM generate_series(1, 5) AS p, generate_series(0, 9) AS n;
 SELECT count(*) FROM meritum_attach();
 -- the months of a window, by metric; the number is that of the entries

@@ -21,10 +21,11 @@ use File::Basename;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Time::HiRes qw(usleep);
 
 our @EXPORT = qw(platform_server platform_conf load_platform add_claims
   wrong incomplete wait_for drained settled session run_sql finish_later
-  waiting_for worker_pid pending);
+  waiting_for idle_soon worker_pid pending);
 
 my $support = dirname(__FILE__);
 
@@ -229,6 +230,20 @@ sub waiting_for
 	return $node->poll_query_until('postgres',
 		"SELECT EXISTS (SELECT FROM pg_locks WHERE pid = $pid AND NOT granted"
 		  . " AND $condition)");
+}
+
+# Does the session of that backend come to rest within ten seconds?
+sub idle_soon
+{
+	my ($node, $pid) = @_;
+
+	foreach (1 .. 100)
+	{
+		return 1 if $node->safe_psql('postgres',
+			"SELECT state FROM pg_stat_activity WHERE pid = $pid") eq 'idle';
+		usleep(100_000);
+	}
+	return 0;
 }
 
 sub worker_pid

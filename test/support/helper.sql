@@ -2,7 +2,7 @@
 --
 -- Run after platform.sql and oracle.sql.  Identifiers are fixed, so that they
 -- may be printed: helper.p(1) is a provider, helper.c(1) a claim, and so on.
--- All timestamps that the tests store lie at noon UTC in the middle of a
+-- All timestamps that the tests store lie at 10:00 UTC in the middle of a
 -- month, so that the server's time zone changes no figure.
 --
 --   helper.fault(sql)     SQLSTATE, message, detail and hint of a failing
