@@ -24,7 +24,10 @@ typedef struct McMonthPlan
 	McMetrics	affected;		/* by the exact rule or the event map */
 	McMetrics	force;			/* recomputed whole, made if missing */
 	McMetrics	existing;		/* recomputed whole where there is a total */
-	bool		locations;		/* all breakdowns by location */
+	McMetrics	soft;			/* the same as affected or existing, but rows
+								 * whose value is equal are left alone */
+	bool		soft_made;		/* soft ones are made if missing */
+	bool		locations;		/* all breakdowns by location, soft */
 	McTouched  *touched;
 	int			ntouched;
 } McMonthPlan;

@@ -259,16 +259,16 @@ mc_cells_next(McCells *cells, McCellIterator *iterator)
 
 void
 mc_cells_put(McCells *cells, int metric, DateADT month, int dim, int32 id,
-			 Jsonb *value)
+			 Jsonb *value, bool if_changed)
 {
 	McCell	   *cell = mc_cells_find(cells, metric, month, dim, id);
 	bool		same;
 
-	cells->metrics |= MC_METRIC_BIT(metric);
 	if (cell == NULL)
 	{
 		Jsonb	   *dimensions = mc_value_dimensions(cells->strings, dim, id);
 
+		cells->metrics |= MC_METRIC_BIT(metric);
 		push(&cells->insert_key, CStringGetTextDatum(mc_metric[metric].key), false);
 		push(&cells->insert_first, DateADTGetDatum(month), false);
 		push(&cells->insert_last, DateADTGetDatum(mc_month_end(month)), false);
@@ -279,6 +279,9 @@ mc_cells_put(McCells *cells, int metric, DateADT month, int dim, int32 id,
 	}
 	same = VARSIZE(cell->value) == VARSIZE(value) &&
 		memcmp(cell->value, value, VARSIZE(value)) == 0;
+	if (same && if_changed)
+		return;
+	cells->metrics |= MC_METRIC_BIT(metric);
 	if (same)
 		cells->unchanged++;
 	push(&cells->update_tid, PointerGetDatum(&cell->tid), false);

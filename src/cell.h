@@ -65,9 +65,12 @@ typedef struct McCellIterator
 } McCellIterator;
 extern McCell *mc_cells_next(McCells *cells, McCellIterator *iterator);
 
-/* Queue changes, then write them all. */
+/*
+ * Queue changes, then write them all.  With if_changed a cell whose value is
+ * the same is left alone, else its computed_at moves.
+ */
 extern void mc_cells_put(McCells *cells, int metric, DateADT month, int dim,
-						 int32 id, Jsonb *value);
+						 int32 id, Jsonb *value, bool if_changed);
 extern void mc_cells_drop(McCells *cells, McCell *cell);
 extern void mc_cells_write(McCells *cells, TimestampTz now, McWritten *written);
 

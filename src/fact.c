@@ -16,6 +16,7 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
+#include "codes.h"
 #include "fact.h"
 #include "owner.h"
 #include "plan.h"
@@ -162,6 +163,21 @@ slot_date(TupleTableSlot *slot, int column)
 }
 
 static void
+read_json_codes(McFactSet *set, McFact *fact, Datum value)
+{
+	char	  **codes;
+	int			n = mc_codes_extract(DatumGetJsonbP(value), &codes);
+	int			i;
+
+	if (n == 0)
+		return;
+	fact->ncodes = n;
+	fact->codes = MemoryContextAlloc(set->context, sizeof(int32) * n);
+	for (i = 0; i < n; i++)
+		fact->codes[i] = mc_string_id(set->strings, codes[i], strlen(codes[i]));
+}
+
+static void
 read_codes(McFactSet *set, McFact *fact, Datum value)
 {
 	Datum	   *elements;
@@ -177,7 +193,7 @@ read_codes(McFactSet *set, McFact *fact, Datum value)
 }
 
 static McFact *
-read_fact(McFactSet *set, TupleTableSlot *slot)
+read_fact(McFactSet *set, TupleTableSlot *slot, bool derived)
 {
 	static const struct
 	{
@@ -210,7 +226,7 @@ read_fact(McFactSet *set, TupleTableSlot *slot)
 	fact->created_on = slot_date(slot, A_CREATED);
 	fact->resolved_on = slot_date(slot, A_RESOLVED);
 	if (!slot->tts_isnull[A_CODES])
-		read_codes(set, fact, values[A_CODES]);
+		(derived ? read_json_codes : read_codes) (set, fact, values[A_CODES]);
 	fact->traits = claim_traits(fact);
 	return fact;
 }
@@ -218,7 +234,7 @@ read_fact(McFactSet *set, TupleTableSlot *slot)
 static void
 read_stored(TupleTableSlot *slot, void *arg)
 {
-	McFact	   *fact = read_fact((McFactSet *) arg, slot);
+	McFact	   *fact = read_fact((McFactSet *) arg, slot, false);
 
 	fact->tid = *(ItemPointer) DatumGetPointer(slot->tts_values[A_TID]);
 }
@@ -253,7 +269,7 @@ read_derived(TupleTableSlot *slot, void *arg)
 
 	if (memcmp(provider, derive->provider, UUID_LEN) == 0)
 	{
-		read_fact(derive->set, slot);
+		read_fact(derive->set, slot, true);
 		return;
 	}
 	old = MemoryContextSwitchTo(derive->context);

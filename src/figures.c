@@ -76,7 +76,8 @@ plan_values(const McFactSet *facts, const McPlaces *places, McMonthPlan *plan)
 static McMetrics
 plan_metrics(const McMonthPlan *plan)
 {
-	McMetrics	metrics = plan->affected | plan->force | plan->existing;
+	McMetrics	metrics = plan->affected | plan->force | plan->existing |
+		plan->soft;
 	int			i;
 
 	for (i = 0; i < plan->ntouched; i++)
@@ -86,27 +87,46 @@ plan_metrics(const McMonthPlan *plan)
 	return metrics;
 }
 
-/* Does the refresh rewrite this breakdown row of a metric not wanted whole? */
-static bool
-value_is_touched(const McMonthPlan *plan, int metric, int dim, int32 id)
+/* What a refresh does with a row. */
+typedef enum Wanted
 {
+	UNWANTED,
+	IF_CHANGED,					/* written if its value differs */
+	WANTED						/* written, at least its computed_at */
+} Wanted;
+
+static Wanted
+total_wanted(const McMonthPlan *plan, int metric)
+{
+	McMetrics	bit = MC_METRIC_BIT(metric);
+
+	if ((plan->force | plan->existing | plan->affected) & bit)
+		return WANTED;
+	return (plan->soft & bit) ? IF_CHANGED : UNWANTED;
+}
+
+static Wanted
+value_wanted(const McMonthPlan *plan, int metric, int dim, int32 id)
+{
+	McMetrics	bit = MC_METRIC_BIT(metric);
 	int			i;
 
-	if (plan->locations && dim == MC_DIM_LOCATION_ID)
-		return true;
+	if ((plan->force | plan->existing) & bit)
+		return WANTED;
 	for (i = 0; i < plan->ntouched; i++)
-		if (plan->touched[i].dim == dim && plan->touched[i].id == id)
-			return (plan->touched[i].metrics & MC_METRIC_BIT(metric)) != 0;
-	return false;
+		if (plan->touched[i].dim == dim && plan->touched[i].id == id &&
+			(plan->touched[i].metrics & bit))
+			return WANTED;
+	return plan->locations && dim == MC_DIM_LOCATION_ID ? IF_CHANGED : UNWANTED;
 }
 
 /*
- * Queue the cells of one metric in one month: its total, if that is wanted,
- * and of its breakdown rows all, if whole, else those touched.
+ * Queue the cells of one metric in one month, and drop the breakdown rows of
+ * values that no longer occur.
  */
 static void
 put_metric(const McFold *fold, McPeriod *period, const McMonthPlan *plan,
-		   McCells *cells, int metric, bool total, bool whole)
+		   McCells *cells, int metric)
 {
 	McCellIterator iterator = {0};
 	McCell	   *cell;
@@ -115,17 +135,19 @@ put_metric(const McFold *fold, McPeriod *period, const McMonthPlan *plan,
 	for (s = 0; s < period->nscopes; s++)
 	{
 		McScope    *scope = period->scope[s];
+		Wanted		wanted;
 
 		if (scope->table[metric] == NULL)
 			continue;
 		cell = mc_cells_find(cells, metric, plan->month, scope->dim, scope->id);
 		if (cell != NULL)
 			cell->seen = true;
-		if (scope->dim < 0 ? !total :
-			!whole && !value_is_touched(plan, metric, scope->dim, scope->id))
-			continue;
-		mc_cells_put(cells, metric, plan->month, scope->dim, scope->id,
-					 mc_value_make(fold, metric, scope->table[metric]));
+		wanted = scope->dim < 0 ? total_wanted(plan, metric) :
+			value_wanted(plan, metric, scope->dim, scope->id);
+		if (wanted != UNWANTED)
+			mc_cells_put(cells, metric, plan->month, scope->dim, scope->id,
+						 mc_value_make(fold, metric, scope->table[metric]),
+						 wanted == IF_CHANGED);
 	}
 
 	if (!mc_metric[metric].breakdown)
@@ -133,7 +155,7 @@ put_metric(const McFold *fold, McPeriod *period, const McMonthPlan *plan,
 	while ((cell = mc_cells_next(cells, &iterator)) != NULL)
 		if (cell->key.metric == metric && cell->key.month == plan->month &&
 			cell->key.dim >= 0 && !cell->seen &&
-			(whole || value_is_touched(plan, metric, cell->key.dim, cell->key.id)))
+			value_wanted(plan, metric, cell->key.dim, cell->key.id) != UNWANTED)
 			mc_cells_drop(cells, cell);
 }
 
@@ -158,7 +180,8 @@ allowed_metrics(McMonthPlan *plan, McCells *cells, DateADT window_first,
 			continue;
 		if (mc_cells_find(cells, m, plan->month, -1, MC_NULL) == NULL)
 		{
-			if (!(plan->force & bit) && !(window && (plan->affected & bit)))
+			if (!(plan->force & bit) && !(window && (plan->affected & bit)) &&
+				!(window && plan->soft_made && (plan->soft & bit)))
 				metrics &= ~bit;
 			else
 				plan->force |= bit; /* new: with all its breakdown rows */
@@ -266,12 +289,9 @@ mc_figures_write(const pg_uuid_t *provider, McAffected *affected,
 		while (wanted != 0)
 		{
 			int			m = pg_rightmost_one_pos64(wanted);
-			McMetrics	bit = MC_METRIC_BIT(m);
 
 			wanted &= wanted - 1;
-			put_metric(fold, &periods[i], plan[i], cells, m,
-					   ((plan[i]->force | plan[i]->existing | plan[i]->affected) & bit) != 0,
-					   ((plan[i]->force | plan[i]->existing) & bit) != 0);
+			put_metric(fold, &periods[i], plan[i], cells, m);
 		}
 	}
 	mc_cells_write(cells, now, written);

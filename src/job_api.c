@@ -119,12 +119,12 @@ meritum_run_job(PG_FUNCTION_ARGS)
 
 	require_argument(fcinfo, 0, "name");
 	name = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	require_worker();
 
 	mc_owner_enter(&bracket, true);
 	value = CStringGetTextDatum(name);
 	if (mc_plan_execute(&select_job, &value, NULL) == 0)
 		no_such_job(name);
+	require_worker();
 	run = mc_run_queue(name, DT_NOBEGIN);
 
 	/* Makes the worker look at the queue once this has committed. */

@@ -16,6 +16,7 @@
 #include "utils/snapmgr.h"
 #include "utils/varlena.h"
 
+#include "owner.h"
 #include "plan.h"
 
 #define MC_MAX_PARAMS 32
@@ -58,9 +59,17 @@ prepare(McPlan *plan)
 	Oid			oids[MC_MAX_PARAMS];
 	int			n;
 	SPIPlanPtr	prepared;
+	Oid			rowtype = InvalidOid;
 
-	if (plan->plan != NULL)
+	/*
+	 * The server plans anew what refers to changed tables, but a parameter's
+	 * type is not the same after the extension was dropped and created again.
+	 */
+	if (strstr(plan->types, "meritum_cache.") != NULL)
+		rowtype = mc_cache_relation("claim_fact");
+	if (plan->plan != NULL && plan->rowtype == rowtype)
 		return;
+	mc_plan_forget(plan);
 
 	/*
 	 * Generic plans: the statements look rows up by indexed keys, and a
@@ -74,6 +83,7 @@ prepare(McPlan *plan)
 	if (SPI_keepplan(prepared) != 0)
 		elog(ERROR, "could not keep \"%s\"", plan->sql);
 	plan->plan = prepared;
+	plan->rowtype = rowtype;
 }
 
 void

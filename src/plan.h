@@ -24,6 +24,7 @@ typedef struct McPlan
 	const char *types;			/* of the parameters, comma-separated */
 	int			result;			/* expected SPI_OK_* */
 	SPIPlanPtr	plan;			/* filled on first use */
+	Oid			rowtype;		/* of claim_fact, if a parameter is of it */
 } McPlan;
 
 /* Called for each row; the slot is valid during the call only. */

@@ -40,8 +40,8 @@ static McPlan store_state = {
 	" oldest_computed_at = excluded.oldest_computed_at,"
 	" full_from = excluded.full_from, full_to = excluded.full_to,"
 	" snapshot_on = excluded.snapshot_on, drift = excluded.drift,"
-	" refreshed_at = excluded.refreshed_at,"
-	" refresh_cause = excluded.refresh_cause",
+	" refreshed_at = coalesce(excluded.refreshed_at, s.refreshed_at),"
+	" refresh_cause = coalesce(excluded.refresh_cause, s.refresh_cause)",
 	"uuid,int8,text,timestamptz,date,date,date,int8,timestamptz,text",
 	SPI_OK_INSERT
 };
@@ -149,10 +149,12 @@ mc_provider_state_store(const pg_uuid_t *provider,
 		DateADTGetDatum(state->full_from), DateADTGetDatum(state->full_to),
 		DateADTGetDatum(state->snapshot_on), Int64GetDatum(state->drift),
 		TimestampTzGetDatum(now),
-		CStringGetTextDatum(cause)
+		cause != NULL ? CStringGetTextDatum(cause) : (Datum) 0
 	};
 	char		nulls[] = "          ";
 
+	if (cause == NULL)
+		nulls[8] = nulls[9] = 'n';
 	if (!state->facts_complete)
 		nulls[2] = 'n';
 	if (state->oldest == DT_NOBEGIN)

@@ -36,6 +36,8 @@ extern bool mc_provider_try_lock(const pg_uuid_t *provider);
 /* Need a bracket. */
 extern void mc_provider_state_load(const pg_uuid_t *provider,
 								   McProviderState *state);
+
+/* The cause of the refresh; NULL if no figure was refreshed. */
 extern void mc_provider_state_store(const pg_uuid_t *provider,
 									const McProviderState *state,
 									TimestampTz now, const char *cause);

@@ -205,12 +205,16 @@ append_select_list(StringInfo sql, McFactScope scope)
 	append_wcb_amount(sql, scope);
 	if (ahcip)
 		appendStringInfo(sql, ", coalesce(%s, false), coalesce(%s::int4, 0)"
-						 ", CASE WHEN " STATE " = 'REJECTED' THEN meritum_cache.explanatory_codes(%s::jsonb) END",
+						 ", CASE WHEN " STATE " = 'REJECTED' THEN %s END",
 						 col(MC_AHCIP_CLAIM_DETAILS, "a", 4),
 						 col(MC_AHCIP_CLAIM_DETAILS, "a", 5),
-						 col(MC_AHCIP_CLAIM_DETAILS, "a", 8));
+						 psprintf(scope == MC_SCOPE_ALL ?
+								  "meritum_cache.explanatory_codes(%s::jsonb)" :
+								  "%s::jsonb",
+								  col(MC_AHCIP_CLAIM_DETAILS, "a", 8)));
 	else
-		appendStringInfoString(sql, ", false, 0, NULL::text[]");
+		appendStringInfo(sql, ", false, 0, NULL::%s",
+						 scope == MC_SCOPE_ALL ? "text[]" : "jsonb");
 	appendStringInfo(sql, ", %s, (%s::jsonb) ->> 'timing_tier', %s",
 					 wcb ? psprintf("%s::text", col(MC_WCB_CLAIM_DETAILS, "w", 2)) : "NULL::text",
 					 col(MC_CLAIMS, "c", MC_CLAIM_VALIDATION),

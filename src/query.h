@@ -22,7 +22,9 @@ typedef enum McFactScope
 } McFactScope;
 
 /*
- * The statement that derives facts, its columns as in meritum_cache.claim_fact.
+ * The statement that derives facts, its columns as in meritum_cache.claim_fact;
+ * but for MC_SCOPE_ALL the explanatory codes are the application's jsonb, since
+ * the owner of the claims has no right to the extension's functions.
  * Run it as the owner of the claims (mc_source_get(MC_CLAIMS)->owner).
  */
 extern McPlan *mc_query_facts(McFactScope scope);

@@ -4,9 +4,9 @@
  *
  * A reader never gets a figure older than a committed change.  What is
  * pending it settles first; where it must not or cannot write (on a standby,
- * in a read-only transaction, inside a transaction block, where it would hold
- * the provider's lock for as long as that lasts) it computes the figures and
- * stores nothing.
+ * in a read-only transaction, when storing fails, or in a transaction block,
+ * where it would hold the provider's lock for as long as that lasts) it computes
+ * the figures and stores nothing.
  */
 #include "postgres.h"
 
@@ -325,7 +325,8 @@ meritum_get_metrics(PG_FUNCTION_ARGS)
 	Read		read = {0};
 	McBracket	bracket;
 	McOutcome	outcome;
-	bool		needed;
+	bool		needed,
+				stored;
 
 	read.provider = mc_arg_provider(fcinfo, 0);
 	read.metrics = mc_arg_metrics(fcinfo, 1);
@@ -343,7 +344,8 @@ meritum_get_metrics(PG_FUNCTION_ARGS)
 	mc_owner_enter(&bracket, true);
 	needed = plan_read(&read);
 	if (needed && may_store(&read) &&
-		mc_refresh_task(read.task, MC_NO_WAIT, true, &outcome))
+		mc_refresh_attempt(read.task, MC_NO_WAIT, true, &stored, &outcome) == NULL &&
+		stored)
 	{
 		needed = false;
 		mc_owner_renew_snapshot();

@@ -265,11 +265,11 @@ plan_existing_months(Refresh *refresh)
 		McMonthTask *month = mc_task_month(task, months[i]);
 
 		if (task->locations)
-			month->existing |= mc_metrics_location();
+			month->soft |= mc_metrics_location();
 		if (task->events)
-			month->existing |= mc_metrics_coach();
+			month->soft |= mc_metrics_coach();
 		if (task->rules)
-			month->existing |= mc_metrics_with(MC_T_COACH_ACCEPTED, MC_GROUP_RULE);
+			month->soft |= mc_metrics_with(0, MC_GROUP_RULE);
 		plan_month(refresh, months[i]);
 		mc_affected_month(&refresh->affected, months[i])->locations = task->locations;
 	}
@@ -292,8 +292,12 @@ plan_forced(Refresh *refresh)
 		plan = mc_affected_month(&refresh->affected, month->month);
 		plan->force |= month->force;
 		plan->existing |= month->existing & ~mc_metrics_snapshot();
+		plan->soft |= month->soft & ~mc_metrics_snapshot();
 		if (month->coach)
-			plan->affected |= mc_metrics_coach() & ~mc_metrics_snapshot();
+		{
+			plan->soft |= mc_metrics_coach() & ~mc_metrics_snapshot();
+			plan->soft_made = true;
+		}
 	}
 }
 
@@ -335,6 +339,7 @@ store_state(Refresh *refresh, TimestampTz now, const McOutcome *outcome)
 	state->facts_complete = true;
 	state->drift += refresh->drift;
 	mc_provider_state_store(&refresh->task->provider, state, now,
+							outcome->cells.metrics == 0 ? NULL :
 							mc_cause_name(refresh->task->cause));
 }
 
@@ -520,7 +525,7 @@ mc_refresh_full(const pg_uuid_t *provider, DateADT as_of, int64 *unchanged)
 	McTask	   *task = mc_task_create(provider, MC_CAUSE_NIGHTLY);
 	McOutcome	outcome;
 
-	task->recheck = true;
+	mc_task_recheck(task, false);
 	task->full_window = true;
 	task->as_of = as_of;
 	task->has_as_of = true;

@@ -34,6 +34,13 @@ extern bool mc_refresh_task(McTask *task, McWait wait, bool notes,
 							McOutcome *outcome);
 
 /*
+ * The same in a subtransaction and with bounded waits for locks.  Returns the
+ * error if it failed, NULL if not; *done says whether anything was done.
+ */
+extern ErrorData *mc_refresh_attempt(McTask *task, McWait wait, bool notes,
+									 bool *done, McOutcome *outcome);
+
+/*
  * The transaction is being prepared: it may not notify, since PostgreSQL
  * refuses to prepare one that has.
  */

@@ -136,7 +136,7 @@ warn(const McTask *task, const ErrorData *error)
 }
 
 /*
- * Refresh one provider in a subtransaction.  Returns false if it failed.
+ * See refresh.h.
  *
  * A committing transaction holds locks of the application's rows while it
  * waits for one of ours, and the holder of that may be a session that
@@ -145,22 +145,23 @@ warn(const McTask *task, const ErrorData *error)
  * instead of taking part in a deadlock; nor does it hang behind a maintenance
  * command on the cache.
  */
-static bool
-try_refresh(McTask *task, List **moved)
+ErrorData *
+mc_refresh_attempt(McTask *task, McWait wait, bool notes, bool *done,
+				   McOutcome *outcome)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
 	ErrorData  *volatile error = NULL;
 	int			lock_timeout = LockTimeout;
 	int			bound = Max(DeadlockTimeout / 2, 1);
-	McOutcome	outcome;
 
+	*done = false;
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(context);
 	LockTimeout = lock_timeout > 0 ? Min(lock_timeout, bound) : bound;
 	PG_TRY();
 	{
-		mc_refresh_task(copy_task(task), MC_WAIT, false, &outcome);
+		*done = mc_refresh_task(copy_task(task), wait, notes, outcome);
 		LockTimeout = lock_timeout;
 		ReleaseCurrentSubTransaction();
 	}
@@ -175,6 +176,16 @@ try_refresh(McTask *task, List **moved)
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = owner;
+	return error;
+}
+
+/* Refresh one provider at commit.  Returns false if a note was left. */
+static bool
+try_refresh(McTask *task, List **moved)
+{
+	McOutcome	outcome;
+	bool		done;
+	ErrorData  *error = mc_refresh_attempt(task, MC_WAIT, false, &done, &outcome);
 
 	if (error == NULL)
 	{

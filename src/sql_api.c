@@ -195,7 +195,7 @@ meritum_refresh_provider_metrics(PG_FUNCTION_ARGS)
 		mc_task_window(task, mc_arg_metrics(fcinfo, 1), as_of);
 	task->as_of = as_of;
 	task->has_as_of = true;
-	task->recheck = true;
+	mc_task_recheck(task, mc_dirty_has(provider));
 	mc_refresh_task(task, MC_WAIT, true, &outcome);
 	PG_RETURN_INT32(written(&outcome));
 }
@@ -292,56 +292,4 @@ meritum_request_refresh(PG_FUNCTION_ARGS)
 	if (queued)
 		mc_dirty_wake();
 	PG_RETURN_BOOL(queued);
-}
-
-/* The text of a scalar that counts as a code; NULL for null. */
-static char *
-code_text(const JsonbValue *value)
-{
-	switch (value->type)
-	{
-		case jbvString:
-			return pnstrdup(value->val.string.val, value->val.string.len);
-		case jbvNumeric:
-			return DatumGetCString(DirectFunctionCall1(numeric_out,
-													   NumericGetDatum(value->val.numeric)));
-		case jbvBool:
-			return pstrdup(value->val.boolean ? "true" : "false");
-		default:
-			return NULL;
-	}
-}
-
-PG_FUNCTION_INFO_V1(explanatory_codes);
-
-Datum
-explanatory_codes(PG_FUNCTION_ARGS)
-{
-	Jsonb	   *codes = PG_GETARG_JSONB_P(0);
-	Datum	   *elements;
-	int			n = 0;
-	int			i;
-
-	if (!JB_ROOT_IS_ARRAY(codes) || JB_ROOT_IS_SCALAR(codes) ||
-		JB_ROOT_COUNT(codes) == 0)
-		PG_RETURN_NULL();
-	elements = palloc(sizeof(Datum) * JB_ROOT_COUNT(codes));
-	for (i = 0; i < JB_ROOT_COUNT(codes); i++)
-	{
-		JsonbValue *element = getIthJsonbValueFromContainer(&codes->root, i);
-		JsonbValue	member;
-		char	   *text;
-
-		if (element->type == jbvBinary &&
-			JsonContainerIsObject(element->val.binary.data) &&
-			getKeyJsonValueFromContainer(element->val.binary.data, "code", 4, &member))
-			element = &member;
-		text = code_text(element);
-		if (text != NULL)
-			elements[n++] = CStringGetTextDatum(text);
-	}
-	if (n == 0)
-		PG_RETURN_NULL();
-	PG_RETURN_ARRAYTYPE_P(construct_array(elements, n, TEXTOID, -1, false,
-										  TYPALIGN_INT));
 }

@@ -79,6 +79,15 @@ mc_task_window(McTask *task, McMetrics metrics, DateADT as_of)
 	task->has_as_of = true;
 }
 
+void
+mc_task_recheck(McTask *task, bool changed)
+{
+	if (changed)
+		task->whole = true;
+	else
+		task->recheck = true;
+}
+
 const char *
 mc_cause_name(McCause cause)
 {

@@ -26,6 +26,7 @@ typedef struct McMonthTask
 	pg_uuid_t  *claim;			/* else these */
 	McMetrics	force;			/* recompute in any case */
 	McMetrics	existing;		/* recompute where there is a total */
+	McMetrics	soft;			/* the same, but leave equal values alone */
 } McMonthTask;
 
 /* Why a refresh happens; shown in statistics, log and provider_state. */
@@ -64,6 +65,12 @@ extern void mc_task_claim(McMonthTask *month, const pg_uuid_t *claim);
 
 /* Force metrics in each month of the window that ends with as_of. */
 extern void mc_task_window(McTask *task, McMetrics metrics, DateADT as_of);
+
+/*
+ * Compare all claims.  If the transaction itself has changed some, differences
+ * are no drift.
+ */
+extern void mc_task_recheck(McTask *task, bool changed);
 
 /* In words, and as one word for the log. */
 extern const char *mc_cause_name(McCause cause);

@@ -14,6 +14,7 @@
 #include "utils/timestamp.h"
 
 #include "args.h"
+#include "dirty.h"
 #include "figures.h"
 #include "note.h"
 #include "owner.h"
@@ -190,7 +191,7 @@ meritum_verify(PG_FUNCTION_ARGS)
 	}
 	verify.strings = mc_fact_strings();
 	verify.repair = mc_task_create(verify.provider, MC_CAUSE_VERIFY);
-	verify.repair->recheck = true;
+	mc_task_recheck(verify.repair, mc_dirty_has(verify.provider));
 	mc_provider_state_load(verify.provider, &state);
 	if (!mc_query_provider_known(verify.provider))
 		state.full_from = state.full_to = state.snapshot_on = DATEVAL_NOBEGIN;

@@ -32,6 +32,29 @@ sub wake_worker
 	return;
 }
 
+# Let the worker stand still in front of the lock of provider 1, which a
+# prepared transaction holds, and let it go on.
+sub stop_worker
+{
+	my $pid = worker_pid($node);
+	$node->safe_psql('postgres', q(
+		BEGIN;
+		UPDATE claims SET state = CASE state WHEN 'DRAFT' THEN 'QUEUED' ELSE 'DRAFT' END
+		 WHERE claim_id = test.c(4);
+		PREPARE TRANSACTION 'stop the worker';
+		SET meritum_cache.refresh_mode = async;
+		UPDATE claims SET state = CASE state WHEN 'PAID' THEN 'QUEUED' ELSE 'PAID' END
+		 WHERE claim_id = test.c(8)));
+	ok(waiting_for($node, $pid, "locktype = 'object'"), 'the worker waits for a provider');
+	return;
+}
+
+sub start_worker
+{
+	$node->safe_psql('postgres', "COMMIT PREPARED 'stop the worker'");
+	return;
+}
+
 # What a provider's notes say of its failures.
 sub failure
 {
@@ -257,7 +280,7 @@ foreach my $how ('cancel', 'terminate')
 	# long enough to be found waiting
 	$writer->query_safe("SET deadlock_timeout = '120s'");
 	$locker->query_safe('BEGIN; LOCK TABLE meritum_cache.analytics_cache IN ACCESS EXCLUSIVE MODE');
-	finish_later($writer, "UPDATE claims SET state = 'EXPIRED', notes = '$how' WHERE claim_id = test.c(22)");
+	finish_later($writer, "UPDATE claims SET state = '" . ($how eq 'cancel' ? 'EXPIRED' : 'PAID') . "', notes = '$how' WHERE claim_id = test.c(22)");
 	ok(waiting_for($node, $pid), "$how: the commit waits");
 	$node->safe_psql('postgres', "SELECT pg_${how}_backend($pid)");
 	if ($how eq 'cancel')
@@ -316,29 +339,25 @@ $node->safe_psql('postgres', q(
 	GRANT USAGE ON SCHEMA test TO importer;
 	ALTER ROLE importer SET meritum_cache.refresh_mode = commit;
 	ALTER DATABASE postgres SET meritum_cache.refresh_mode = async));
-my $locker = session($node);
-# with the worker kept from its notes
-$locker->query_safe(q(BEGIN; SELECT FROM meritum_cache.pending_refresh;
-	LOCK TABLE claim_audit_history IN ACCESS EXCLUSIVE MODE));
-my %left;
-foreach my $case ([ 'database', '', 12 ], [ 'role', 'SET SESSION AUTHORIZATION importer;', 13 ],
-	[ 'session', 'SET meritum_cache.refresh_mode = commit;', 13 ])
+stop_worker();
+foreach my $case (
+	[ 'database', 'postgres', '', 'async', 1 ],
+	[ 'role', 'importer', '', 'commit', 0 ],
+	[ 'session', 'postgres', 'SET meritum_cache.refresh_mode = commit;', 'commit', 0 ])
 {
-	my ($name, $setting, $claim) = @$case;
-	my $connection = $name eq 'role' ? $node->connstr('postgres') . ' user=importer' : undef;
-	my ($code, $stdout, $stderr) = $node->psql('postgres',
-		($name eq 'role' ? '' : $setting) . q(
-		SET deadlock_timeout = '20ms';
-		UPDATE claims SET notes = 'seen' WHERE claim_id = test.c() . $claim . q();
-		SHOW meritum_cache.refresh_mode;),
-		($connection ? (connstr => $connection) : ()));
-	$left{$name} = $stdout;
+	my ($name, $user, $setting, $mode, $notes) = @$case;
+	my (undef, $stdout) = $node->psql('postgres', qq(
+		$setting
+		UPDATE claims SET state = CASE state WHEN 'PAID' THEN 'QUEUED' ELSE 'PAID' END
+		 WHERE claim_id = test.c(13);
+		SHOW meritum_cache.refresh_mode;), extra_params => [ '-U', $user ]);
+	is($stdout, $mode, "the mode of the $name");
+	is(pending($node, 'provider_id = test.p(2)'), $notes, "the mode of the $name counts");
+	# and what is pending, a reader settles
+	$node->safe_psql('postgres', q(SELECT count(*) FROM meritum_get_metrics(test.p(2),
+		'{claims_paid}', current_date - 400, current_date + 40)));
 }
-$locker->query_safe('COMMIT');
-$locker->quit;
-is($left{database}, 'async', 'the mode of the database');
-is($left{role}, 'commit', 'overridden by a role');
-is($left{session}, 'commit', 'and by a session');
+start_worker();
 
 # every mode on the same provider at once
 my @writers = map { session($node) } 1 .. 3;
@@ -363,17 +382,7 @@ $node->safe_psql('postgres', 'ALTER DATABASE postgres RESET meritum_cache.refres
 # Large changes
 # ----------------------------------------------------------------------
 
-my $worker = worker_pid($node);
-$locker = session($node);
-# the worker stands still in front of the provider's lock
-$node->safe_psql('postgres', q(
-	BEGIN;
-	UPDATE claims SET state = 'QUEUED' WHERE claim_id = test.c(4);
-	PREPARE TRANSACTION 'stop the worker'));
-($out, $err) = run_sql($node, q(
-	SET meritum_cache.refresh_mode = async;
-	UPDATE claims SET state = 'PAID' WHERE claim_id = test.c(8);));
-ok(waiting_for($node, $worker, "locktype = 'object'"), 'the worker waits for a provider');
+stop_worker();
 ($out, $err) = run_sql($node, q(
 	SET meritum_cache.commit_limit = 100;
 	UPDATE claims SET state = 'ADJUSTED' WHERE physician_id = test.p(2)
@@ -391,8 +400,7 @@ is($node->safe_psql('postgres', q(SELECT value ->> 'count' IS NOT NULL FROM
 	meritum_get_metrics(test.p(2), '{claims_adjusted}', current_date - 400,
 	current_date + 40) WHERE dimensions IS NULL LIMIT 1)), 't', 'a reader settles it');
 is(pending($node, 'provider_id = test.p(2)'), '0', 'whatever the worker does');
-$node->safe_psql('postgres', "COMMIT PREPARED 'stop the worker'");
-$locker->quit;
+start_worker();
 settled($node, 'more than commit_limit: settled in the end');
 
 my $rows = join('', map {
@@ -411,7 +419,7 @@ settled($node, 'COPY: all is right');
 # The worker ends
 # ----------------------------------------------------------------------
 
-$worker = worker_pid($node);
+my $worker = worker_pid($node);
 $node->safe_psql('postgres', "SELECT pg_terminate_backend($worker)");
 $node->safe_psql('postgres', q(
 	SET meritum_cache.refresh_mode = async;
@@ -420,22 +428,18 @@ settled($node, 'the worker is terminated: another one settles the notes');
 isnt(worker_pid($node), $worker, 'it is another one');
 
 $worker = worker_pid($node);
-$node->safe_psql('postgres', q(
-	BEGIN;
-	UPDATE claims SET state = 'QUEUED' WHERE claim_id = test.c(52);
-	PREPARE TRANSACTION 'stop the worker'));
+stop_worker();
 $node->safe_psql('postgres', q(
 	SET meritum_cache.refresh_mode = async;
-	UPDATE claims SET state = 'PAID' WHERE claim_id IN (test.c(56), test.c(53))));
-ok(waiting_for($node, $worker, "locktype = 'object'"), 'the worker is at work');
+	UPDATE claims SET state = 'PAID' WHERE claim_id IN (test.c(57), test.c(53))));
 kill 'KILL', $worker;
 ok($node->poll_query_until('postgres',
 		"SELECT pg_postmaster_start_time() IS NOT NULL AND NOT EXISTS"
 		  . " (SELECT FROM pg_stat_activity WHERE pid = $worker)"),
 	'the worker is killed: the server comes back');
-$node->safe_psql('postgres', "COMMIT PREPARED 'stop the worker'");
+start_worker();
 is($node->safe_psql('postgres', "SELECT count(*) FROM claims WHERE claim_id"
-		  . " IN (test.c(56), test.c(53)) AND state = 'PAID'"),
+		  . " IN (test.c(57), test.c(53)) AND state = 'PAID'"),
 	'2', 'with the claims');
 wake_worker();
 settled($node, 'and the notes get settled');
