@@ -2,7 +2,7 @@
 -- meritum_next_run: cron schedules, without the worker
 --
 SET client_min_messages = warning;
-CREATE EXTENSION IF NOT EXISTS meritum_cache;
+CREATE EXTENSION meritum_cache;
 RESET client_min_messages;
 SET timezone = 'UTC';
 SET datestyle = 'ISO, YMD';
@@ -131,3 +131,5 @@ SELECT meritum_next_run('* * * * *', NULL, 'UTC');
 SELECT meritum_next_run('0 2 * * *', '2026-01-01') AS in_utc \gset
 SET timezone = 'Asia/Kathmandu';
 SELECT meritum_next_run('0 2 * * *', '2026-01-01 00:00+00') = :'in_utc' AS same;
+
+DROP EXTENSION meritum_cache;

@@ -39,6 +39,7 @@ sub stop_worker
 	my $pid = worker_pid($node);
 	$node->safe_psql('postgres', q(
 		BEGIN;
+		SET LOCAL meritum_cache.refresh_mode = commit;
 		UPDATE claims SET state = CASE state WHEN 'DRAFT' THEN 'QUEUED' ELSE 'DRAFT' END
 		 WHERE claim_id = test.c(4);
 		PREPARE TRANSACTION 'stop the worker';
