@@ -39,4 +39,11 @@
 	PortalRun(portal, FETCH_ALL, top_level, true, receiver, receiver, NULL)
 #endif
 
+/* Before a declaration; 18 has another word for it. */
+#if PG_VERSION_NUM >= 180000
+#define mc_noreturn pg_noreturn
+#else
+#define mc_noreturn pg_attribute_noreturn()
+#endif
+
 #endif

@@ -15,6 +15,7 @@
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
 
+#include "compat.h"
 #include "args.h"
 #include "owner.h"
 #include "plan.h"
@@ -146,9 +147,9 @@ meritum_upsert_metric(PG_FUNCTION_ARGS)
 	return result;
 }
 
-static void bad_entry(int index, const char *format,...)
-			pg_attribute_printf(2, 3) pg_attribute_noreturn();
-static void unknown_metric(int index, const char *key) pg_attribute_noreturn();
+mc_noreturn static void bad_entry(int index, const char *format,...)
+			pg_attribute_printf(2, 3);
+mc_noreturn static void unknown_metric(int index, const char *key);
 
 static void
 bad_entry(int index, const char *format,...)

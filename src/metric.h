@@ -7,6 +7,8 @@
 
 #include "nodes/pg_list.h"
 
+#include "compat.h"
+
 typedef enum McGrain
 {
 	MC_MONTHLY,
@@ -191,7 +193,7 @@ extern McMetrics mc_metrics_coach(void);
 /* Number of a metric by its key, -1 if unknown. */
 extern int	mc_metric_find(const char *key, int len);
 
-extern void mc_metric_unknown(const char *key) pg_attribute_noreturn();
+mc_noreturn extern void mc_metric_unknown(const char *key);
 
 /* The same for a text[] without nulls; raises 22023 or 22004. */
 extern McMetrics mc_metric_parse(Datum keys);

@@ -212,12 +212,14 @@ sub run_sql
 	return ($out, $err);
 }
 
-# Send SQL to a session without waiting for its end.
+# Send SQL to a session without waiting for its end; "finished" is printed
+# then.
 sub finish_later
 {
 	my ($session, $sql) = @_;
 
-	$session->query_until(qr/started/, "\\echo started\n$sql;\n\\echo finished\n");
+	$session->{stdin} .= "$sql;\n\\echo finished\n";
+	$session->{run}->pump_nb while length $session->{stdin};
 	return;
 }
 

@@ -35,7 +35,7 @@ sub readers_wrong
 			  FROM unnest(test.everyone()) AS p,
 				   meritum_get_metrics(p, $keys, $months) AS m),
 		wanted AS MATERIALIZED (
-			SELECT * FROM oracle.cells(test.everyone(),
+			SELECT * FROM oracle.cells(ARRAY(SELECT provider_id FROM providers),
 				oracle.months((now() AT TIME ZONE 'America/Edmonton')::date),
 				(now() AT TIME ZONE 'America/Edmonton')::date, 'America/Edmonton',
 				oracle.all_tables()) AS c
