@@ -37,6 +37,11 @@ static McPlan any_note = {
 	"uuid", SPI_OK_SELECT
 };
 
+static McPlan any_keys = {
+	"SELECT 1 FROM meritum_cache.pending_refresh n WHERE n.provider_id IS NULL LIMIT 1",
+	"", SPI_OK_SELECT
+};
+
 static McPlan any_request = {
 	"SELECT 1 FROM meritum_cache.pending_refresh n"
 	" WHERE n.provider_id = $1 AND n.scope = 'request' LIMIT 1",
@@ -279,6 +284,12 @@ mc_note_pending(const pg_uuid_t *provider)
 	Datum		value = UUIDPGetDatum(provider);
 
 	return mc_plan_execute(&any_note, &value, NULL) > 0;
+}
+
+bool
+mc_note_keys_pending(void)
+{
+	return mc_plan_execute(&any_keys, NULL, NULL) > 0;
 }
 
 void

@@ -36,6 +36,9 @@ extern int	mc_note_take(McTask *task);
 /* Has the provider notes that the active snapshot sees? */
 extern bool mc_note_pending(const pg_uuid_t *provider);
 
+/* Are there notes of keys, which may come to be of any provider? */
+extern bool mc_note_keys_pending(void);
+
 /*
  * Take the notes of keys: calls resolve for each, and then deletes it if no
  * transaction that could bring its claims still runs, or keeps it for later.

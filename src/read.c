@@ -57,6 +57,7 @@ typedef struct Read
 	DateADT		today;
 	McTask	   *task;			/* what is to be refreshed first */
 	bool		pending;
+	bool		keys_pending;	/* changes that may be of any provider */
 	bool		known;			/* to the providers table */
 	McPeriod   *computed;		/* months that were computed, not read */
 	int			ncomputed;
@@ -114,7 +115,9 @@ plan_read(Read *read)
 	if (mc_source_get(MC_CLAIMS) == NULL)
 		return false;
 	read->task = mc_task_create(read->provider, MC_CAUSE_READ);
-	read->pending = mc_note_pending(read->provider) || mc_dirty_has(read->provider);
+	read->keys_pending = mc_note_keys_pending();
+	read->pending = mc_note_pending(read->provider) ||
+		mc_dirty_has(read->provider) || read->keys_pending;
 	read->known = mc_query_provider_known(read->provider);
 	needed = read->pending;
 	if (!read->known)
@@ -342,8 +345,13 @@ meritum_get_metrics(PG_FUNCTION_ARGS)
 	read.rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 
 	mc_owner_enter(&bracket, true);
+	if (mc_note_keys_pending() && may_store(&read))
+	{
+		mc_refresh_attempt_unresolved();
+		mc_owner_renew_snapshot();
+	}
 	needed = plan_read(&read);
-	if (needed && may_store(&read) &&
+	if (needed && !read.keys_pending && may_store(&read) &&
 		mc_refresh_attempt(read.task, MC_NO_WAIT, true, &stored, &outcome) == NULL &&
 		stored)
 	{
@@ -571,7 +579,7 @@ meritum_compute_metrics(PG_FUNCTION_ARGS)
 	mc_provider_state_load(provider, &state);
 	fold = mc_figures_compute(provider, strings, &period, 1, as_of, 0,
 							  !state.facts_complete || mc_dirty_has(provider) ||
-							  mc_note_pending(provider),
+							  mc_note_pending(provider) || mc_note_keys_pending(),
 							  filtered ? passes : NULL, &filter);
 	for (m = 0; m < MC_N_METRICS; m++)
 	{

@@ -40,6 +40,9 @@ extern bool mc_refresh_task(McTask *task, McWait wait, bool notes,
 extern ErrorData *mc_refresh_attempt(McTask *task, McWait wait, bool notes,
 									 bool *done, McOutcome *outcome);
 
+/* mc_refresh_unresolved in the same way; false if it failed. */
+extern bool mc_refresh_attempt_unresolved(void);
+
 /*
  * The transaction is being prepared: it may not notify, since PostgreSQL
  * refuses to prepare one that has.

@@ -136,7 +136,7 @@ warn(const McTask *task, const ErrorData *error)
 }
 
 /*
- * See refresh.h.
+ * Do something in a subtransaction; returns the error if it failed.
  *
  * A committing transaction holds locks of the application's rows while it
  * waits for one of ours, and the holder of that may be a session that
@@ -145,9 +145,8 @@ warn(const McTask *task, const ErrorData *error)
  * instead of taking part in a deadlock; nor does it hang behind a maintenance
  * command on the cache.
  */
-ErrorData *
-mc_refresh_attempt(McTask *task, McWait wait, bool notes, bool *done,
-				   McOutcome *outcome)
+static ErrorData *
+attempt(void (*work) (void *), void *arg)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -155,13 +154,12 @@ mc_refresh_attempt(McTask *task, McWait wait, bool notes, bool *done,
 	int			lock_timeout = LockTimeout;
 	int			bound = Max(DeadlockTimeout / 2, 1);
 
-	*done = false;
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(context);
 	LockTimeout = lock_timeout > 0 ? Min(lock_timeout, bound) : bound;
 	PG_TRY();
 	{
-		*done = mc_refresh_task(copy_task(task), wait, notes, outcome);
+		work(arg);
 		LockTimeout = lock_timeout;
 		ReleaseCurrentSubTransaction();
 	}
@@ -177,6 +175,46 @@ mc_refresh_attempt(McTask *task, McWait wait, bool notes, bool *done,
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = owner;
 	return error;
+}
+
+typedef struct Attempt
+{
+	McTask	   *task;
+	McWait		wait;
+	bool		notes;
+	bool		done;
+	McOutcome  *outcome;
+} Attempt;
+
+static void
+attempt_task(void *arg)
+{
+	Attempt    *a = arg;
+
+	a->done = mc_refresh_task(copy_task(a->task), a->wait, a->notes, a->outcome);
+}
+
+ErrorData *
+mc_refresh_attempt(McTask *task, McWait wait, bool notes, bool *done,
+				   McOutcome *outcome)
+{
+	Attempt		a = {task, wait, notes, false, outcome};
+	ErrorData  *error = attempt(attempt_task, &a);
+
+	*done = error == NULL && a.done;
+	return error;
+}
+
+static void
+attempt_unresolved(void *arg)
+{
+	mc_refresh_unresolved();
+}
+
+bool
+mc_refresh_attempt_unresolved(void)
+{
+	return attempt(attempt_unresolved, NULL) == NULL;
 }
 
 /* Refresh one provider at commit.  Returns false if a note was left. */

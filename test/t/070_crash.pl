@@ -143,12 +143,12 @@ foreach my $signal ('TERM', 'KILL')
 	my ($locker, $batch) = (session($node), session($node));
 	my $pid = $batch->query_safe('SELECT pg_backend_pid()');
 
+	$locker->query_safe("BEGIN; SELECT meritum_refresh_provider_metrics(test.p(4), '{claims_paid}')");
 	# behind the triggers, so that the batch is what repairs it
 	$node->safe_psql('postgres', q(
 		SET session_replication_role = replica;
 		UPDATE claims SET state = CASE state WHEN 'PAID' THEN 'QUEUED' ELSE 'PAID' END
 		 WHERE claim_id IN (test.c(1), test.c(2), test.c(3), test.c(4));));
-	$locker->query_safe("BEGIN; SELECT meritum_refresh_provider_metrics(test.p(4), '{claims_paid}')");
 	finish_later($batch, 'CALL meritum_refresh_all_providers(1)');
 	ok(waiting_for($node, $pid, "locktype = 'object'"), "$name: it is at work");
 	kill $signal, $pid;

@@ -77,6 +77,18 @@ is($standby->safe_psql('postgres', 'SELECT pg_is_in_recovery()'), 't', 'the stan
 is(readers_wrong($standby), '', 'readers get exact figures');
 is(computed_wrong($standby), '', 'computed figures are exact');
 
+# A claim committed after its detail: the note names no provider yet.
+$primary->safe_psql('postgres', q(
+	BEGIN;
+	INSERT INTO claims (claim_id, physician_id, state, date_of_service)
+	VALUES (test.c(1001), test.p(3), 'PAID', current_date);
+	PREPARE TRANSACTION 'claim';
+	INSERT INTO ahcip_claim_details (claim_id, submitted_fee, assessed_fee)
+	VALUES (test.c(1001), 20, 17.50);
+	COMMIT PREPARED 'claim'));
+$primary->wait_for_catchup($standby);
+is(readers_wrong($standby), '', 'a claim committed after its detail: readers get both');
+
 # With notes pending: claims changed, moved, added and removed, a provider
 # that is new and one that is gone
 $primary->safe_psql('postgres', q(
@@ -119,18 +131,6 @@ foreach my $sql ('SELECT meritum_refresh_provider_metrics(test.p(1))',
 	my ($out, $err) = run_sql($standby, "$sql;");
 	like($err, qr/ERROR:  (25006|55000)/, "$sql: read-only");
 }
-
-# A claim committed after its detail: the note names no provider yet.
-$primary->safe_psql('postgres', q(
-	BEGIN;
-	INSERT INTO claims (claim_id, physician_id, state, date_of_service)
-	VALUES (test.c(1001), test.p(3), 'PAID', current_date);
-	PREPARE TRANSACTION 'claim';
-	INSERT INTO ahcip_claim_details (claim_id, submitted_fee, assessed_fee)
-	VALUES (test.c(1001), 20, 17.50);
-	COMMIT PREPARED 'claim'));
-$primary->wait_for_catchup($standby);
-is(readers_wrong($standby), '', 'a claim committed after its detail: readers get both');
 
 # Processes
 is($standby->safe_psql('postgres',
