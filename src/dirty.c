@@ -147,6 +147,14 @@ mc_dirty_source(McSource source)
 	get_dirty()->sources |= 1U << source;
 }
 
+/* Do the keys of the source name claims? */
+static bool
+names_claim(McSource source)
+{
+	return source != MC_PATIENTS && source != MC_AI_RULES &&
+		source != MC_WCB_INVOICE_LINES;
+}
+
 static void
 found_claim(const pg_uuid_t *key, const pg_uuid_t *provider, DateADT date,
 			const pg_uuid_t *claim, void *arg)
@@ -173,49 +181,75 @@ needs_note(McSource source, const KeyEntry *entry)
 }
 
 /*
- * Look up the claims of the keys of one source and mark them.
+ * The keys of one source that have to be looked up: those of claims that were
+ * noted with their provider are known.
  */
+static int
+keys_to_resolve(McSource source, Datum *elements)
+{
+	HASH_SEQ_STATUS scan;
+	KeyEntry   *entry;
+	int			n = 0;
+
+	hash_seq_init(&scan, dirty->keys[source]);
+	while ((entry = hash_seq_search(&scan)) != NULL)
+	{
+		entry->resolved = names_claim(source) &&
+			hash_search(dirty->seen, &entry->key, HASH_FIND, NULL) != NULL;
+		if (!entry->resolved)
+			elements[n++] = UUIDPGetDatum(&entry->key);
+	}
+	return n;
+}
+
 static void
-resolve_keys(McSource source)
+note_keys(McSource source)
 {
 	HTAB	   *keys = dirty->keys[source];
+	pg_uuid_t  *unresolved = palloc(sizeof(pg_uuid_t) * hash_get_num_entries(keys));
 	HASH_SEQ_STATUS scan;
 	KeyEntry   *entry;
 	McBracket	bracket;
-	Datum	   *elements;
-	pg_uuid_t  *unresolved;
 	int			n = 0;
 
-	if (keys == NULL || hash_get_num_entries(keys) == 0)
-		return;
-	mc_owner_enter(&bracket, true);
-	elements = palloc(sizeof(Datum) * hash_get_num_entries(keys));
-	hash_seq_init(&scan, keys);
-	while ((entry = hash_seq_search(&scan)) != NULL)
-		if (source == MC_PATIENTS || source == MC_AI_RULES ||
-			hash_search(dirty->seen, &entry->key, HASH_FIND, NULL) == NULL)
-			elements[n++] = UUIDPGetDatum(&entry->key);
-		else
-			entry->resolved = true;
-	if (n > 0)
-		mc_refresh_resolve(source,
-						   PointerGetDatum(construct_array(elements, n, UUIDOID,
-														   UUID_LEN, false,
-														   TYPALIGN_CHAR)),
-						   found_claim, keys);
-
-	unresolved = palloc(sizeof(pg_uuid_t) * hash_get_num_entries(keys));
-	n = 0;
 	hash_seq_init(&scan, keys);
 	while ((entry = hash_seq_search(&scan)) != NULL)
 		if (needs_note(source, entry))
 			unresolved[n++] = entry->key;
 	if (n > 0)
 	{
+		mc_owner_enter(&bracket, true);
 		mc_note_write_keys(source, unresolved, n);
+		mc_owner_leave(&bracket);
 		wake_at_commit = true;
 	}
-	mc_owner_leave(&bracket);
+	pfree(unresolved);
+}
+
+/*
+ * Look up the claims of the keys of one source and mark them.  What cannot be
+ * looked up, as when the claims are locked, is left as a note; so it is in a
+ * serializable transaction, whose reads must be the application's alone.
+ */
+static void
+resolve_keys(McSource source)
+{
+	HTAB	   *keys = dirty->keys[source];
+	Datum	   *elements;
+	int			n;
+
+	if (keys == NULL || hash_get_num_entries(keys) == 0)
+		return;
+	elements = palloc(sizeof(Datum) * hash_get_num_entries(keys));
+	n = keys_to_resolve(source, elements);
+	if (n > 0 && !IsolationIsSerializable())
+		(void) mc_refresh_attempt_resolve(source,
+										  PointerGetDatum(construct_array(elements, n, UUIDOID,
+																		  UUID_LEN, false,
+																		  TYPALIGN_CHAR)),
+										  found_claim, keys);
+	note_keys(source);
+	pfree(elements);
 	hash_destroy(keys);
 	dirty->keys[source] = NULL;
 }

@@ -351,11 +351,11 @@ meritum_get_metrics(PG_FUNCTION_ARGS)
 		mc_owner_renew_snapshot();
 	}
 	needed = plan_read(&read);
-	if (needed && !read.keys_pending && may_store(&read) &&
+	if (needed && may_store(&read) &&
 		mc_refresh_attempt(read.task, MC_NO_WAIT, true, &stored, &outcome) == NULL &&
 		stored)
 	{
-		needed = false;
+		needed = read.keys_pending;
 		mc_owner_renew_snapshot();
 	}
 	if (needed && read.known)

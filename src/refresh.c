@@ -41,6 +41,7 @@ typedef struct Refresh
 	pg_uuid_t  *claim;			/* noted one by one, sorted */
 	int			nclaims;
 	McAffected	affected;
+	bool		counts_drift;	/* differences without a note are drift */
 	int			drift;
 	List	   *moved;
 } Refresh;
@@ -94,9 +95,7 @@ changed(const McFact *old, const McFact *new, uint32 columns, void *arg)
 	Refresh    *refresh = arg;
 
 	mc_affected_add(&refresh->affected, old, new, columns);
-	if (refresh->task->recheck && !refresh->task->whole &&
-		refresh->state.facts_complete &&
-		!is_noted(refresh, old) && !is_noted(refresh, new))
+	if (refresh->counts_drift && !is_noted(refresh, old) && !is_noted(refresh, new))
 		refresh->drift++;
 }
 
@@ -472,6 +471,8 @@ run(McTask *task, McOutcome *outcome, MemoryContext caller)
 	mc_provider_state_load(&task->provider, &refresh->state);
 	refresh->whole = task->whole || task->recheck ||
 		!refresh->state.facts_complete;
+	refresh->counts_drift = task->recheck && !task->whole &&
+		refresh->state.facts_complete && !mc_note_keys_pending();
 	refresh->facts = mc_fact_set(strings);
 	refresh->affected.strings = strings;
 	refresh->affected.dimensions = mc_dimension_mask;

@@ -71,6 +71,10 @@ typedef void (*McFound) (const pg_uuid_t *key, const pg_uuid_t *provider,
 extern void mc_refresh_resolve(McSource source, Datum keys, McFound found,
 							   void *arg);
 
+/* The same without a bracket, in a subtransaction; false if it failed. */
+extern bool mc_refresh_attempt_resolve(McSource source, Datum keys,
+									   McFound found, void *arg);
+
 /* All metrics of the trailing window, from the source tables. */
 extern int64 mc_refresh_full(const pg_uuid_t *provider, DateADT as_of,
 							 int64 *unchanged);

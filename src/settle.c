@@ -18,6 +18,7 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
+#include "utils/timestamp.h"
 
 #include "fact.h"
 #include "guc.h"
@@ -135,6 +136,13 @@ warn(const McTask *task, const ErrorData *error)
 			 errhint("The change itself is kept; the refresh is pending and will be tried again, see meritum_cache.pending_refresh.")));
 }
 
+/* Milliseconds that a refresh at commit, or of a reader, may wait for locks. */
+static int
+wait_limit(void)
+{
+	return Max(DeadlockTimeout / 2, 1);
+}
+
 /*
  * Do something in a subtransaction; returns the error if it failed.
  *
@@ -146,13 +154,12 @@ warn(const McTask *task, const ErrorData *error)
  * command on the cache.
  */
 static ErrorData *
-attempt(void (*work) (void *), void *arg)
+attempt(void (*work) (void *), void *arg, int bound)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
 	ErrorData  *volatile error = NULL;
 	int			lock_timeout = LockTimeout;
-	int			bound = Max(DeadlockTimeout / 2, 1);
 
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(context);
@@ -199,7 +206,7 @@ mc_refresh_attempt(McTask *task, McWait wait, bool notes, bool *done,
 				   McOutcome *outcome)
 {
 	Attempt		a = {task, wait, notes, false, outcome};
-	ErrorData  *error = attempt(attempt_task, &a);
+	ErrorData  *error = attempt(attempt_task, &a, wait_limit());
 
 	*done = error == NULL && a.done;
 	return error;
@@ -214,22 +221,55 @@ attempt_unresolved(void *arg)
 bool
 mc_refresh_attempt_unresolved(void)
 {
-	return attempt(attempt_unresolved, NULL) == NULL;
+	return attempt(attempt_unresolved, NULL, wait_limit()) == NULL;
 }
 
-/* Refresh one provider at commit.  Returns false if a note was left. */
+typedef struct Resolution
+{
+	McSource	source;
+	Datum		keys;
+	McFound		found;
+	void	   *arg;
+} Resolution;
+
+static void
+attempt_resolve(void *arg)
+{
+	Resolution *r = arg;
+	McBracket	bracket;
+
+	mc_owner_enter(&bracket, true);
+	mc_refresh_resolve(r->source, r->keys, r->found, r->arg);
+	mc_owner_leave(&bracket);
+}
+
+bool
+mc_refresh_attempt_resolve(McSource source, Datum keys, McFound found, void *arg)
+{
+	Resolution	r = {source, keys, found, arg};
+
+	return attempt(attempt_resolve, &r, wait_limit()) == NULL;
+}
+
+/*
+ * Refresh one provider at commit.  Returns false if a note was left.  The
+ * milliseconds spent are taken off what is left for waiting, so that a commit
+ * waits once, not once for each provider.
+ */
 static bool
-try_refresh(McTask *task, List **moved)
+try_refresh(McTask *task, List **moved, int *wait_left)
 {
 	McOutcome	outcome;
-	bool		done;
-	ErrorData  *error = mc_refresh_attempt(task, MC_WAIT, false, &done, &outcome);
+	Attempt		a = {task, MC_WAIT, false, false, &outcome};
+	TimestampTz start = GetCurrentTimestamp();
+	ErrorData  *error = attempt(attempt_task, &a, Max(*wait_left, 1));
 
 	if (error == NULL)
 	{
 		*moved = list_concat(*moved, outcome.moved);
 		return true;
 	}
+	*wait_left -= TimestampDifferenceMilliseconds(start, GetCurrentTimestamp());
 	warn(task, error);
 	leave_note(task, error);
 	return false;
@@ -294,6 +334,7 @@ bool
 mc_refresh_settle(McTask **tasks, int n)
 {
 	int			cells_left = mc_commit_limit;
+	int			wait_left = wait_limit();
 	bool		noted = false;
 	List	   *moved = NIL;
 	int			i;
@@ -328,7 +369,7 @@ mc_refresh_settle(McTask **tasks, int n)
 			mc_refresh_task(copy_task(tasks[i]), MC_WAIT, false, &outcome);
 			moved = list_concat(moved, outcome.moved);
 		}
-		else if (!try_refresh(tasks[i], &moved))
+		else if (!try_refresh(tasks[i], &moved, &wait_left))
 			noted = true;
 	}
 	return follow_moved(moved, tasks, n) || noted;
