@@ -186,9 +186,9 @@ sub transaction
 	if (chance(0.02))
 	{
 		# many claims of one provider, as an assessment file does
-		return $sql . "WITH some AS MATERIALIZED (SELECT claim_id FROM claims WHERE physician_id = "
+		return $sql . "WITH picked AS MATERIALIZED (SELECT claim_id FROM claims WHERE physician_id = "
 		  . provider() . " ORDER BY claim_id LIMIT " . pick(20, 100, 300) . " FOR UPDATE)\n"
-		  . "UPDATE claims SET state = '" . pick(@states) . "' WHERE claim_id IN (SELECT claim_id FROM some);\n";
+		  . "UPDATE claims SET state = '" . pick(@states) . "' WHERE claim_id IN (SELECT claim_id FROM picked);\n";
 	}
 
 	$sql .= "BEGIN ISOLATION LEVEL $level;\n";
@@ -227,7 +227,7 @@ sub client
 		my $sql = '';
 		foreach (1 .. 50)
 		{
-			$sql .= transaction(\@claims) . "ROLLBACK;\n" x 0;
+			$sql .= transaction(\@claims);
 			$n++;
 		}
 		run_session($session, "\\o /dev/null\n$sql\\o\n\\echo");
@@ -366,7 +366,8 @@ my $transactions = sum0(map { slurp("$scratch/client$_.count") || 0 } 1 .. $clie
 my %errors;
 foreach my $n (1 .. $clients)
 {
-	$errors{$1}++ while slurp("$scratch/client$n.err") =~ /\G.*?(?:ERROR|FATAL|WARNING):\s+(\w{5})/gs;
+	my $messages = slurp("$scratch/client$n.err");
+	$errors{$1}++ while $messages =~ /(?:ERROR|FATAL|WARNING):\s+(\w{5})/g;
 }
 printf "transactions: %d (%.0f a second)\n", $transactions, $transactions / (60 * $minutes);
 # 25P02 follows every other error inside a transaction block

@@ -28,10 +28,10 @@ use Test::More;
 use Time::Local qw(timegm);
 
 my $zone = 'America/Edmonton';
-my $seed = $ENV{SEED} // time;
-my $transactions = $ENV{TRANSACTIONS} // 300;
-my $check_every = $ENV{CHECK_EVERY} // 1;
-my $mode = $ENV{REFRESH_MODE} // 'commit';
+my $seed = $ENV{SEED} || time;
+my $transactions = $ENV{TRANSACTIONS} || 300;
+my $check_every = $ENV{CHECK_EVERY} || 1;
+my $mode = $ENV{REFRESH_MODE} || 'commit';
 my $keys =
   ($ENV{RANDOM_KEYS} // '') eq '24' ? 'oracle.metrics_24()' : 'NULL';
 my $full_check_every = 20;

@@ -21,8 +21,8 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(usleep);
 
-my $crashes = $ENV{CRASHES} // 3;
-my $seed = $ENV{SEED} // time;
+my $crashes = $ENV{CRASHES} || 3;
+my $seed = $ENV{SEED} || time;
 diag("SEED=$seed CRASHES=$crashes");
 
 my $node = platform_server('crash',
