@@ -280,7 +280,12 @@ sub checker
 					  FROM generate_series(0, 5) AS n
 					UNION SELECT gen.id(1, 'provider', n) FROM generate_series(1, $hot) AS n) AS p
 			 WHERE NOT EXISTS (SELECT FROM meritum_cache.pending_refresh AS r
-								WHERE r.provider_id = p.provider_id OR r.provider_id IS NULL);
+								WHERE r.provider_id = p.provider_id
+								   OR (r.provider_id IS NULL AND (r.keys IS NULL
+									   OR r.scope NOT IN ('claims', 'ahcip_claim_details', 'claim_audit_history')
+									   OR EXISTS (SELECT FROM claims AS c
+												   WHERE c.claim_id = ANY (r.keys)
+													 AND c.physician_id = p.provider_id))));
 			SELECT 'providers', coalesce(cardinality(ids), 0) FROM settled;
 			SELECT 'wrong', clock_timestamp(), d.*
 			  FROM settled, oracle.existing_diff(ids, NULL, $today, '$zone') AS d LIMIT 20;

@@ -34,7 +34,6 @@ int			mc_dimension_mask = 0;
 char	   *mc_timezone_setting = NULL;
 int			mc_retention_months = 24;
 int			mc_batch_size = 10;
-int			mc_batch_workers = 1;
 int			mc_batch_delay = 0;
 char	   *mc_databases = NULL;
 char	   *mc_worker_role = NULL;
