@@ -385,6 +385,9 @@ foreach my $state (sort keys %errors)
 
 my ($batches, $failed) = split ' ', slurp("$scratch/nightly.count") || '0 0';
 print "nightly batches: $batches, with errors: $failed\n";
+my $batch_errors = sql("SELECT DISTINCT e ->> 'sqlstate', e ->> 'message' FROM meritum_cache.job_run,"
+	  . " jsonb_array_elements(errors) AS e");
+push @bad, "errors of nightly batches:\n$batch_errors" if $batch_errors ne '';
 
 my ($checks, @wrong) = split /\n/, slurp("$scratch/checker.count");
 print 'checks of a provider under load: ', $checks // 0, "\n";

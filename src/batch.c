@@ -149,6 +149,12 @@ result_descriptor(FunctionCallInfo fcinfo)
  * The nightly batch
  */
 
+static int
+compare_providers(const ListCell *a, const ListCell *b)
+{
+	return mc_provider_compare(lfirst(a), lfirst(b));
+}
+
 /*
  * Take the batch's lock, find what it has to do, and continue the run that
  * was cut off, if there is one.
@@ -170,6 +176,9 @@ start_batch(Batch *batch)
 	previous = MemoryContextSwitchTo(batch->context);
 	batch->providers = mc_query_active_providers(batch->as_of);
 	MemoryContextSwitchTo(previous);
+
+	/* a transaction locks several, and locks have one order everywhere */
+	list_sort(batch->providers, compare_providers);
 
 	mc_owner_leave(&bracket);
 }
@@ -488,33 +497,26 @@ delete_chunk(pg_uuid_t *provider, DateADT cutoff, DateADT month, int64 limit)
 }
 
 /*
- * One transaction's share: providers in ascending order, until there is no
- * other or enough is deleted or locked.  Returns whether there may be more,
- * from *provider on.
+ * One transaction's share: rows of the next provider that has any to delete.
+ * Providers are walked in ascending order, which is not the order of their
+ * locks, so a transaction locks no more than one.  Returns whether there may
+ * be more, from *provider on.
  */
 static bool
 clean_some(pg_uuid_t *provider, DateADT cutoff, DateADT month, int64 *deleted)
 {
 	McBracket	bracket;
-	int64		room = CLEANUP_ROWS;
-	int			nproviders = 0;
-	bool		more = true;
+	bool		more;
 
 	mc_owner_enter(&bracket, true);
-	while (more && room > 0 && nproviders < mc_batch_size)
+	more = find_expired_provider(provider, cutoff);
+	if (more)
 	{
-		int64		n;
+		int64		n = delete_chunk(provider, cutoff, month, CLEANUP_ROWS);
 
-		CHECK_FOR_INTERRUPTS();
-		more = find_expired_provider(provider, cutoff);
-		if (!more)
-			break;
-		n = delete_chunk(provider, cutoff, month, room);
 		*deleted += n;
-		if (n < room)
+		if (n < CLEANUP_ROWS)
 			more = next_uuid(provider);
-		room -= n;
-		nproviders++;
 	}
 	mc_owner_leave(&bracket);
 	return more;

@@ -103,6 +103,21 @@ mc_provider_try_lock(const pg_uuid_t *provider)
 	return acquire(provider, true) != LOCKACQUIRE_NOT_AVAIL;
 }
 
+/* No provider has the nil uuid; one that hashes like it waits needlessly. */
+static const pg_uuid_t no_provider = {{0}};
+
+void
+mc_provider_lock_keys(void)
+{
+	mc_provider_lock(&no_provider);
+}
+
+bool
+mc_provider_try_lock_keys(void)
+{
+	return mc_provider_try_lock(&no_provider);
+}
+
 static DateADT
 date_value(int column)
 {

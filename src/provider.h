@@ -33,6 +33,13 @@ extern int	mc_provider_compare(const pg_uuid_t *a, const pg_uuid_t *b);
 extern void mc_provider_lock(const pg_uuid_t *provider);
 extern bool mc_provider_try_lock(const pg_uuid_t *provider);
 
+/*
+ * The same for notes of keys, which are of no provider yet: one process at a
+ * time looks them up.  Taken before any provider's lock.
+ */
+extern void mc_provider_lock_keys(void);
+extern bool mc_provider_try_lock_keys(void);
+
 /* Need a bracket. */
 extern void mc_provider_state_load(const pg_uuid_t *provider,
 								   McProviderState *state);

@@ -57,9 +57,12 @@ extern void mc_refresh_set_preparing(bool preparing);
  */
 extern bool mc_refresh_settle(McTask **tasks, int n);
 
-/* For the worker: settle the notes of a provider, or those of keys. */
+/*
+ * For the worker: settle the notes of a provider, or those of keys (unless
+ * with MC_NO_WAIT another process is at it).
+ */
 extern void mc_refresh_notes(const pg_uuid_t *provider);
-extern void mc_refresh_unresolved(void);
+extern void mc_refresh_unresolved(McWait wait);
 
 /*
  * The claims of changed rows: calls found for each claim.  Rows are named by

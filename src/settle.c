@@ -215,7 +215,7 @@ mc_refresh_attempt(McTask *task, McWait wait, bool notes, bool *done,
 static void
 attempt_unresolved(void *arg)
 {
-	mc_refresh_unresolved();
+	mc_refresh_unresolved(MC_NO_WAIT);
 }
 
 bool
@@ -457,7 +457,7 @@ resolve_note(McSource source, Datum keys, void *arg)
 }
 
 void
-mc_refresh_unresolved(void)
+mc_refresh_unresolved(McWait wait)
 {
 	TaskList	list = {CurrentMemoryContext, NIL};
 	McBracket	bracket;
@@ -467,6 +467,14 @@ mc_refresh_unresolved(void)
 	int			i;
 
 	mc_owner_enter(&bracket, true);
+	if (wait == MC_WAIT)
+		mc_provider_lock_keys();
+	else if (!mc_provider_try_lock_keys())
+	{
+		mc_owner_leave(&bracket);
+		return;
+	}
+	mc_owner_renew_snapshot();
 	mc_note_take_keys(resolve_note, &list);
 	mc_owner_leave(&bracket);
 

@@ -435,7 +435,7 @@ settle_notes(void *arg)
 		return;
 	act_as_worker_role();
 	if (look->unresolved)
-		mc_refresh_unresolved();
+		mc_refresh_unresolved(MC_WAIT);
 	else
 		mc_refresh_notes(&look->provider);
 }

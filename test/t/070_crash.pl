@@ -29,11 +29,13 @@ my $node = platform_server('crash',
 	claims => 200,
 	conf => "restart_after_crash = on\nlog_statement = none\n");
 
-# The server is up, and has recovered if it had to.
+# The server answers and no longer knows the process that was killed: until it
+# has noticed the kill, it answers as if nothing had happened.
 sub is_up
 {
-	my ($name) = @_;
-	wait_for($node, 'SELECT NOT pg_is_in_recovery()', $name);
+	my ($name, $pid) = @_;
+	wait_for($node,
+		"SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $pid)", $name);
 	return;
 }
 
@@ -100,7 +102,7 @@ foreach my $point (sort keys %points)
 		else
 		{
 			end_session($locker);
-			is_up("$name: the server is back");
+			is_up("$name: the server is back", $pid);
 		}
 		end_session($writer);
 		is($node->safe_psql('postgres', "SELECT count(*) FROM claims WHERE notes = 'lost'"),
@@ -128,7 +130,7 @@ foreach my $signal ('TERM', 'KILL')
 	isnt(pending($node), 0, "$name: and has something left");
 	kill $signal, $pid;
 	end_session($locker) if $signal eq 'KILL';
-	is_up("$name: the server is up");
+	is_up("$name: the server is up", $pid);
 	if ($signal eq 'TERM')
 	{
 		$locker->query_safe('COMMIT');
@@ -154,7 +156,7 @@ foreach my $signal ('TERM', 'KILL')
 	kill $signal, $pid;
 	end_session($locker) if $signal eq 'KILL';
 	end_session($batch);
-	is_up("$name: the server is up");
+	is_up("$name: the server is up", $pid);
 	if ($signal eq 'TERM')
 	{
 		$locker->query_safe('COMMIT');
