@@ -118,9 +118,10 @@ mc_error_message(const ErrorData *error)
 	{
 		case ERRCODE_DATA_EXCEPTION:
 			return "data exception";
+		case ERRCODE_FEATURE_NOT_SUPPORTED: /* as for a fee of NaN */
+			return "value that is not supported";
 		case ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION:
 			return "integrity constraint violation";
-		case ERRCODE_FEATURE_NOT_SUPPORTED: /* as for a fee of NaN */
 		case ERRCODE_TRANSACTION_ROLLBACK:
 		case ERRCODE_INSUFFICIENT_RESOURCES:
 		case ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE:
