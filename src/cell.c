@@ -191,18 +191,6 @@ read_cell(TupleTableSlot *slot, void *arg)
 	MemoryContextSwitchTo(old);
 }
 
-static Datum
-metric_array(McMetrics metrics)
-{
-	Datums		keys = {0};
-	int			m;
-
-	for (m = 0; m < MC_N_METRICS; m++)
-		if (metrics & MC_METRIC_BIT(m))
-			push(&keys, CStringGetTextDatum(mc_metric[m].key), false);
-	return make_array(&keys, VARCHAROID, -1, false, TYPALIGN_INT);
-}
-
 McCells *
 mc_cells_load(const pg_uuid_t *provider, McMetrics metrics,
 			  const DateADT *months, int nmonths, McStrings *strings)
@@ -221,7 +209,7 @@ mc_cells_load(const pg_uuid_t *provider, McMetrics metrics,
 	for (i = 0; i < nmonths; i++)
 		push(&dates, DateADTGetDatum(months[i]), false);
 	values[0] = UUIDPGetDatum(provider);
-	values[1] = metric_array(metrics);
+	values[1] = mc_metric_array(metrics);
 	values[2] = make_array(&dates, DATEOID, sizeof(DateADT), true, TYPALIGN_INT);
 	mc_plan_scan(&load_cells, values, NULL, read_cell, cells);
 	return cells;

@@ -389,6 +389,20 @@ mc_metric_find(const char *key, int len)
 	return -1;
 }
 
+Datum
+mc_metric_array(McMetrics metrics)
+{
+	Datum		elements[MC_N_METRICS];
+	int			n = 0;
+	int			m;
+
+	for (m = 0; m < MC_N_METRICS; m++)
+		if (metrics & MC_METRIC_BIT(m))
+			elements[n++] = CStringGetTextDatum(mc_metric[m].key);
+	return PointerGetDatum(construct_array(elements, n, VARCHAROID, -1, false,
+										   TYPALIGN_INT));
+}
+
 void
 mc_metric_unknown(const char *key)
 {

@@ -48,10 +48,6 @@ typedef enum McGrain
 #define MC_T_COACH_ANSWERED	(1U << 28)	/* accepted or dismissed */
 #define MC_T_COACH_SUPPRESSED (1U << 29)	/* a suppressed rule */
 
-/* Traits that depend on the provider's locations or on the day. */
-#define MC_T_VOLATILE \
-	(MC_T_PLACED | MC_T_DUE | MC_T_STALE | MC_T_RESOLVED)
-
 /* Strings of a fact. */
 typedef enum McId
 {
@@ -197,6 +193,9 @@ mc_noreturn extern void mc_metric_unknown(const char *key);
 
 /* The same for a text[] without nulls; raises 22023 or 22004. */
 extern McMetrics mc_metric_parse(Datum keys);
+
+/* Their keys as varchar[]. */
+extern Datum mc_metric_array(McMetrics metrics);
 
 static inline bool
 mc_metric_counts(const McMetric *metric, uint32 traits)

@@ -64,20 +64,6 @@ typedef struct Read
 	ReturnSetInfo *rsinfo;
 } Read;
 
-static Datum
-metric_array(McMetrics metrics)
-{
-	Datum		elements[MC_N_METRICS];
-	int			n = 0;
-	int			m;
-
-	for (m = 0; m < MC_N_METRICS; m++)
-		if (metrics & MC_METRIC_BIT(m))
-			elements[n++] = CStringGetTextDatum(mc_metric[m].key);
-	return PointerGetDatum(construct_array(elements, n, VARCHAROID, -1, false,
-										   TYPALIGN_INT));
-}
-
 /* Whole months that the period holds, of the last 24. */
 static int
 readable_months(const Read *read, DateADT *months)
@@ -191,7 +177,7 @@ static void
 select_rows(Read *read)
 {
 	Datum		values[5] = {
-		UUIDPGetDatum(read->provider), metric_array(read->metrics),
+		UUIDPGetDatum(read->provider), mc_metric_array(read->metrics),
 		DateADTGetDatum(read->first), DateADTGetDatum(read->last),
 		PointerGetDatum(read->dimensions)
 	};

@@ -123,17 +123,3 @@ mc_month_end(DateADT month)
 {
 	return mc_month_add(month, 1) - 1;
 }
-
-int
-mc_month_diff(DateADT a, DateADT b)
-{
-	int			ya,
-				ma,
-				yb,
-				mb,
-				day;
-
-	j2date(a + POSTGRES_EPOCH_JDATE, &ya, &ma, &day);
-	j2date(b + POSTGRES_EPOCH_JDATE, &yb, &mb, &day);
-	return (yb - ya) * 12 + (mb - ma);
-}

@@ -26,9 +26,6 @@ extern DateADT mc_month_of(DateADT date);
 extern DateADT mc_month_end(DateADT month);
 extern DateADT mc_month_add(DateADT month, int months);
 
-/* Months from a to b, 0 if equal; both finite. */
-extern int	mc_month_diff(DateADT a, DateADT b);
-
 /* The months before the running one that a refresh keeps current. */
 #define MC_WINDOW_MONTHS 12
 
