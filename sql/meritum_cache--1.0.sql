@@ -202,12 +202,49 @@ CREATE TABLE meritum_cache.job_run (
 		CHECK (status IN ('queued', 'running', 'succeeded', 'failed', 'aborted'))
 );
 
-CREATE INDEX job_run_job_name ON meritum_cache.job_run (job_name, started_at);
+CREATE INDEX job_run_job_name ON meritum_cache.job_run (job_name, run_id);
 CREATE INDEX job_run_unfinished ON meritum_cache.job_run (job_name)
 	WHERE status IN ('queued', 'running');
 
 COMMENT ON TABLE meritum_cache.job_run IS
 'one row for each run of a job, updated while it runs; scheduled_at is null for one that was asked for; as_of, batch_run (the run that a batch continues, or itself), providers_* and entries are filled by meritum_refresh_all_providers';
+
+CREATE VIEW meritum_cache.job_status AS
+SELECT j.name, j.schedule,
+	   coalesce(j.timezone, s.timezone) AS timezone,
+	   j.enabled, j.owner,
+	   CASE WHEN j.enabled THEN s.next_run_at END AS next_run_at,
+	   CASE WHEN r.run_id IS NOT NULL THEN 'running'
+			WHEN EXISTS (SELECT FROM meritum_cache.job_run q
+						  WHERE q.job_name OPERATOR(pg_catalog.=) j.name
+							AND q.status OPERATOR(pg_catalog.=) 'queued') THEN 'queued'
+			ELSE 'idle' END AS state,
+	   r.started_at AS running_since,
+	   r.providers_done, r.providers_total,
+	   l.run_id AS last_run_id, l.started_at AS last_started_at,
+	   l.finished_at OPERATOR(pg_catalog.-) l.started_at AS last_duration,
+	   l.status AS last_status,
+	   pg_catalog.jsonb_array_length(l.errors) AS last_errors,
+	   l.message AS last_message
+  FROM meritum_cache.job j
+  LEFT JOIN meritum_cache.job_state s
+	ON s.name OPERATOR(pg_catalog.=) j.name
+   AND s.schedule OPERATOR(pg_catalog.=) j.schedule
+   AND s.timezone OPERATOR(pg_catalog.=) coalesce(j.timezone, s.timezone)
+  LEFT JOIN LATERAL (
+		SELECT * FROM meritum_cache.job_run o
+		 WHERE o.job_name OPERATOR(pg_catalog.=) j.name
+		   AND o.status OPERATOR(pg_catalog.=) 'running'
+		 ORDER BY o.run_id LIMIT 1) r ON true
+  LEFT JOIN LATERAL (
+		SELECT * FROM meritum_cache.job_run e
+		 WHERE e.job_name OPERATOR(pg_catalog.=) j.name
+		   AND e.finished_at IS NOT NULL
+		 ORDER BY e.run_id DESC LIMIT 1) l ON true
+ ORDER BY j.name;
+
+COMMENT ON VIEW meritum_cache.job_status IS
+'each job at a glance: what it is, when it is due next (null: disabled, never, or not yet taken up by the worker), whether it is running, queued or idle now, how far the run that goes on has come, and how the last one that ended did; last_errors counts the providers that it passed over (errors in meritum_cache.job_run), last_duration is null for a run that could not begin; timezone is null until the worker has taken up a job that names none';
 
 /*
  * Internal functions
@@ -236,6 +273,13 @@ LANGUAGE C VOLATILE;
 COMMENT ON FUNCTION meritum_cache.configuration_changed() IS
 'trigger of configuration tables: makes every session read them again';
 
+CREATE FUNCTION meritum_cache.check_job() RETURNS trigger
+AS 'MODULE_PATHNAME', 'check_job'
+LANGUAGE C VOLATILE;
+
+COMMENT ON FUNCTION meritum_cache.check_job() IS
+'trigger of the job table: refuses a malformed schedule, naming the field, and a timeout that is not positive (22023)';
+
 CREATE FUNCTION meritum_cache.explanatory_codes(codes jsonb) RETURNS text[]
 AS 'MODULE_PATHNAME', 'explanatory_codes'
 LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
@@ -254,6 +298,10 @@ CREATE TRIGGER configuration_changed
 CREATE TRIGGER configuration_changed
 	AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON meritum_cache.job
 	FOR EACH STATEMENT EXECUTE FUNCTION meritum_cache.configuration_changed();
+
+CREATE TRIGGER check_job
+	BEFORE INSERT OR UPDATE OF schedule, timeout ON meritum_cache.job
+	FOR EACH ROW EXECUTE FUNCTION meritum_cache.check_job();
 
 /*
  * Reading

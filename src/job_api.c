@@ -4,10 +4,14 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
+#include "commands/trigger.h"
+#include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/rel.h"
 #include "utils/timestamp.h"
 
 #include "dirty.h"
@@ -87,10 +91,55 @@ require_worker(void)
 				 errhint("Add its name to meritum_cache.databases and restart the server.")));
 }
 
+/*
+ * A column of a row of the job table; false if it is null.
+ */
+static bool
+get_column(HeapTuple row, TupleDesc desc, const char *name, Datum *value)
+{
+	bool		isnull;
+
+	*value = SPI_getbinval(row, desc, SPI_fnumber(desc, name), &isnull);
+	return !isnull;
+}
+
+PG_FUNCTION_INFO_V1(check_job);
 PG_FUNCTION_INFO_V1(meritum_next_run);
 PG_FUNCTION_INFO_V1(meritum_run_job);
 PG_FUNCTION_INFO_V1(meritum_schedule);
 PG_FUNCTION_INFO_V1(meritum_unschedule);
+
+/*
+ * The table may be written without meritum_schedule.  A time zone is left to
+ * the worker, since a restore must not fail where the server knows fewer.
+ */
+Datum
+check_job(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	TupleDesc	desc;
+	HeapTuple	row;
+	McSchedule	schedule;
+	Datum		value;
+
+	if (!CALLED_AS_TRIGGER(fcinfo) ||
+		!TRIGGER_FIRED_BEFORE(trigger->tg_event) ||
+		!TRIGGER_FIRED_FOR_ROW(trigger->tg_event) ||
+		TRIGGER_FIRED_BY_DELETE(trigger->tg_event))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("function \"%s\" must be called as a BEFORE trigger for each row",
+						"check_job")));
+	row = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) ?
+		trigger->tg_newtuple : trigger->tg_trigtuple;
+	desc = RelationGetDescr(trigger->tg_relation);
+
+	if (get_column(row, desc, "schedule", &value))
+		mc_job_parse_schedule(TextDatumGetCString(value), &schedule);
+	if (get_column(row, desc, "timeout", &value))
+		(void) mc_job_parse_timeout(DatumGetIntervalP(value));
+	return PointerGetDatum(row);
+}
 
 Datum
 meritum_next_run(PG_FUNCTION_ARGS)

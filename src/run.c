@@ -272,7 +272,8 @@ mc_run_sweep(void)
 		 * It may have ended since the snapshot; the update would then find
 		 * the newer row and leave it as it is.
 		 */
-		mc_run_finish(runs[i], "aborted", "the run was cut off");
+		mc_run_finish(runs[i], "aborted",
+					  "the process of the run ended before it did; see the server log");
 	}
 	pfree(runs);
 }

@@ -152,8 +152,12 @@ read_value(const Field *field, const char **p, const char *end, int *value,
 				*value = field->low + i;
 				return true;
 			}
-		return fail(error, field, "\"%.*s\" is neither a number nor a name of this field.",
-					Min(length, 20), start);
+		if (field->nnames == 0)
+			return fail(error, field, "\"%.*s\" is not a number.",
+						Min(length, 20), start);
+		return fail(error, field, "\"%.*s\" is neither a number nor one of the names %s to %s.",
+					Min(length, 20), start, field->names[0],
+					field->names[field->nnames - 1]);
 	}
 
 	if (!read_number(p, end, value))
