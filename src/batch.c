@@ -3,7 +3,9 @@
  *		The nightly batch and the cleanup: procedures that commit as they go.
  *
  * Each transaction takes the locks of its providers in ascending order, as
- * every other transaction does, and holds them until it commits.  What is
+ * every other transaction does, and holds them until it commits.  A claim's
+ * commit waits for such a lock, so the batch commits as soon as somebody
+ * waits for one of its locks, and before it waits for one itself.  What is
  * allocated for one provider goes with it, so that memory does not grow with
  * their number.
  */
@@ -57,6 +59,7 @@ typedef struct Batch
 	int64		continued;		/* the run that it continues, or itself */
 	bool		direct;			/* called, not started by a job */
 	List	   *providers;
+	List	   *held;			/* those locked by this transaction */
 	int64		skipped;		/* done by the run that this one continues */
 	int64		processed;
 	int64		entries;
@@ -298,6 +301,19 @@ commit_batch(Batch *batch, bool last)
 	mc_owner_leave(&bracket);
 	SPI_commit();
 	MemoryContextSwitchTo(batch->context);
+	list_free(batch->held);
+	batch->held = NIL;
+}
+
+static bool
+somebody_waits(const Batch *batch)
+{
+	ListCell   *lc;
+
+	foreach(lc, batch->held)
+		if (mc_provider_has_waiters(lfirst(lc)))
+			return true;
+	return false;
 }
 
 /*
@@ -335,7 +351,6 @@ static void
 run_batch(Batch *batch)
 {
 	ListCell   *lc;
-	int			n = 0;
 
 	start_batch(batch);
 	commit_batch(batch, false);
@@ -344,6 +359,7 @@ run_batch(Batch *batch)
 	foreach(lc, batch->providers)
 	{
 		pg_uuid_t  *provider = lfirst(lc);
+		bool		locked;
 
 		CHECK_FOR_INTERRUPTS();
 		if (provider_is_done(batch, provider))
@@ -351,8 +367,16 @@ run_batch(Batch *batch)
 			batch->skipped++;
 			continue;
 		}
+
+		/* A lock that must be waited for is held alone. */
+		locked = mc_provider_try_lock(provider);
+		if (locked)
+			batch->held = lappend(batch->held, provider);
+		else if (batch->held != NIL)
+			commit_batch(batch, false);
 		process_provider(batch, provider);
-		if (++n % batch->size == 0)
+		if (!locked || list_length(batch->held) >= batch->size ||
+			somebody_waits(batch))
 		{
 			commit_batch(batch, false);
 			pause_between_batches();

@@ -192,7 +192,7 @@ define_reload_settings(void)
 							&mc_retention_months, 24, 1, 1200,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("meritum_cache.batch_size",
-							"Providers refreshed in one transaction of the nightly batch.",
+							"Providers refreshed in one transaction of the nightly batch, at most.",
 							NULL,
 							&mc_batch_size, 10, 1, 10000,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);

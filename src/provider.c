@@ -81,13 +81,21 @@ mc_provider_compare(const pg_uuid_t *a, const pg_uuid_t *b)
 	return memcmp(a->data, b->data, UUID_LEN);
 }
 
-static LockAcquireResult
-acquire(const pg_uuid_t *provider, bool dont_wait)
+static LOCKTAG
+lock_tag(const pg_uuid_t *provider)
 {
 	LOCKTAG		tag;
 
 	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, mc_cache_relation("provider_state"),
 					   provider_hash(provider), 0);
+	return tag;
+}
+
+static LockAcquireResult
+acquire(const pg_uuid_t *provider, bool dont_wait)
+{
+	LOCKTAG		tag = lock_tag(provider);
+
 	return LockAcquire(&tag, ExclusiveLock, false, dont_wait);
 }
 
@@ -101,6 +109,14 @@ bool
 mc_provider_try_lock(const pg_uuid_t *provider)
 {
 	return acquire(provider, true) != LOCKACQUIRE_NOT_AVAIL;
+}
+
+bool
+mc_provider_has_waiters(const pg_uuid_t *provider)
+{
+	LOCKTAG		tag = lock_tag(provider);
+
+	return LockHasWaiters(&tag, ExclusiveLock, false);
 }
 
 /* No provider has the nil uuid; one that hashes like it waits needlessly. */

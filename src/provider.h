@@ -33,6 +33,9 @@ extern int	mc_provider_compare(const pg_uuid_t *a, const pg_uuid_t *b);
 extern void mc_provider_lock(const pg_uuid_t *provider);
 extern bool mc_provider_try_lock(const pg_uuid_t *provider);
 
+/* Whether somebody waits for the lock, which the caller must hold. */
+extern bool mc_provider_has_waiters(const pg_uuid_t *provider);
+
 /*
  * The same for notes of keys, which are of no provider yet: one process at a
  * time looks them up.  Taken before any provider's lock.
