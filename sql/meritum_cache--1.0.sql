@@ -115,11 +115,15 @@ CREATE TABLE meritum_cache.provider_state (
 	refreshed_at timestamptz,
 	refresh_cause text,
 	batch_run bigint,
+	created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	refreshes bigint NOT NULL DEFAULT 0,
+	invalidations bigint NOT NULL DEFAULT 0,
+	invalidated_at timestamptz,
 	CONSTRAINT provider_state_pkey PRIMARY KEY (provider_id)
 ) WITH (fillfactor = 50);
 
 COMMENT ON TABLE meritum_cache.provider_state IS
-'one row for each provider: version grows with each change of its figures; facts_zone is null until the facts are complete; oldest_computed_at is a lower bound over the figures that a refresh keeps current; all monthly figures from full_from to full_to are stored; snapshot_on is the day as of which the snapshot figures are right, null when a change has outdated them; drift counts the claims that were ever found changed without a note';
+'one row for each provider: version grows with each change of its figures; facts_zone is null until the facts are complete; oldest_computed_at is a lower bound over the figures that a refresh keeps current; all monthly figures from full_from to full_to are stored; snapshot_on is the day as of which the snapshot figures are right, null when a change has outdated them; drift counts the claims that were ever found changed without a note, refreshes the refreshes that wrote figures, invalidations the months (or other parts) that a refresh found noted as changed, or that an event named';
 
 CREATE TABLE meritum_cache.pending_refresh (
 	note_id bigint GENERATED ALWAYS AS IDENTITY,

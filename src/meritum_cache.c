@@ -11,6 +11,7 @@
 
 #include "dirty.h"
 #include "guc.h"
+#include "stats.h"
 #include "wake.h"
 #include "worker.h"
 #include "zone.h"
@@ -51,6 +52,7 @@ _PG_init(void)
 	ProcessUtility_hook = process_utility;
 	if (process_shared_preload_libraries_in_progress)
 	{
+		mc_stats_init();
 		mc_wake_init();
 		mc_worker_init();
 	}

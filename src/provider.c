@@ -25,7 +25,8 @@
 
 static McPlan load_state = {
 	"SELECT s.version, s.facts_zone, s.oldest_computed_at, s.full_from,"
-	" s.full_to, s.snapshot_on, s.drift"
+	" s.full_to, s.snapshot_on, s.drift, s.refreshes, s.invalidations,"
+	" s.invalidated_at"
 	" FROM meritum_cache.provider_state s WHERE s.provider_id = $1",
 	"uuid", SPI_OK_SELECT
 };
@@ -33,16 +34,20 @@ static McPlan load_state = {
 static McPlan store_state = {
 	"INSERT INTO meritum_cache.provider_state AS s (provider_id, version,"
 	" facts_zone, oldest_computed_at, full_from, full_to, snapshot_on,"
-	" drift, refreshed_at, refresh_cause)"
-	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+	" drift, refreshed_at, refresh_cause, refreshes, invalidations,"
+	" invalidated_at)"
+	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"
 	" ON CONFLICT (provider_id) DO UPDATE SET version = excluded.version,"
 	" facts_zone = excluded.facts_zone,"
 	" oldest_computed_at = excluded.oldest_computed_at,"
 	" full_from = excluded.full_from, full_to = excluded.full_to,"
 	" snapshot_on = excluded.snapshot_on, drift = excluded.drift,"
 	" refreshed_at = coalesce(excluded.refreshed_at, s.refreshed_at),"
-	" refresh_cause = coalesce(excluded.refresh_cause, s.refresh_cause)",
-	"uuid,int8,text,timestamptz,date,date,date,int8,timestamptz,text",
+	" refresh_cause = coalesce(excluded.refresh_cause, s.refresh_cause),"
+	" refreshes = excluded.refreshes, invalidations = excluded.invalidations,"
+	" invalidated_at = excluded.invalidated_at",
+	"uuid,int8,text,timestamptz,date,date,date,int8,timestamptz,text,int8,"
+	"int8,timestamptz",
 	SPI_OK_INSERT
 };
 
@@ -153,6 +158,7 @@ mc_provider_state_load(const pg_uuid_t *provider, McProviderState *state)
 	state->oldest = DT_NOBEGIN;
 	state->full_from = state->full_to = DATEVAL_NOBEGIN;
 	state->snapshot_on = DATEVAL_NOBEGIN;
+	state->invalidated_at = DT_NOBEGIN;
 	if (mc_plan_execute(&load_state, &value, NULL) == 0)
 		return;
 	state->exists = true;
@@ -167,6 +173,11 @@ mc_provider_state_load(const pg_uuid_t *provider, McProviderState *state)
 	state->full_to = date_value(5);
 	state->snapshot_on = date_value(6);
 	state->drift = DatumGetInt64(mc_plan_value(0, 7, &isnull));
+	state->refreshes = DatumGetInt64(mc_plan_value(0, 8, &isnull));
+	state->invalidations = DatumGetInt64(mc_plan_value(0, 9, &isnull));
+	value = mc_plan_value(0, 10, &isnull);
+	if (!isnull)
+		state->invalidated_at = DatumGetTimestampTz(value);
 }
 
 void
@@ -174,15 +185,17 @@ mc_provider_state_store(const pg_uuid_t *provider,
 						const McProviderState *state, TimestampTz now,
 						const char *cause)
 {
-	Datum		values[10] = {
+	Datum		values[13] = {
 		UUIDPGetDatum(provider), Int64GetDatum(state->version),
 		CStringGetTextDatum(mc_zone_name()), TimestampTzGetDatum(state->oldest),
 		DateADTGetDatum(state->full_from), DateADTGetDatum(state->full_to),
 		DateADTGetDatum(state->snapshot_on), Int64GetDatum(state->drift),
 		TimestampTzGetDatum(now),
-		cause != NULL ? CStringGetTextDatum(cause) : (Datum) 0
+		cause != NULL ? CStringGetTextDatum(cause) : (Datum) 0,
+		Int64GetDatum(state->refreshes), Int64GetDatum(state->invalidations),
+		TimestampTzGetDatum(state->invalidated_at)
 	};
-	char		nulls[] = "          ";
+	char		nulls[] = "             ";
 
 	if (cause == NULL)
 		nulls[8] = nulls[9] = 'n';
@@ -194,6 +207,8 @@ mc_provider_state_store(const pg_uuid_t *provider,
 		nulls[4] = nulls[5] = 'n';
 	if (DATE_IS_NOBEGIN(state->snapshot_on))
 		nulls[6] = 'n';
+	if (state->invalidated_at == DT_NOBEGIN)
+		nulls[12] = 'n';
 	mc_plan_execute(&store_state, values, nulls);
 }
 

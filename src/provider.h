@@ -20,6 +20,9 @@ typedef struct McProviderState
 	DateADT		full_to;
 	DateADT		snapshot_on;	/* DATEVAL_NOBEGIN: outdated */
 	int64		drift;			/* facts ever found wrong without a note */
+	int64		refreshes;		/* that wrote figures */
+	int64		invalidations;	/* see mc_task_invalidations */
+	TimestampTz invalidated_at; /* DT_NOBEGIN: never */
 } McProviderState;
 
 /* The order in which locks of several providers must be taken. */

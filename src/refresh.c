@@ -26,6 +26,7 @@
 #include "provider.h"
 #include "query.h"
 #include "refresh.h"
+#include "stats.h"
 #include "zone.h"
 
 /* A refresh in progress. */
@@ -43,6 +44,7 @@ typedef struct Refresh
 	McAffected	affected;
 	bool		counts_drift;	/* differences without a note are drift */
 	int			drift;
+	int			invalidations;	/* parts of the task that were noted */
 	List	   *moved;
 } Refresh;
 
@@ -337,6 +339,13 @@ store_state(Refresh *refresh, TimestampTz now, const McOutcome *outcome)
 		state->snapshot_on = DATEVAL_NOBEGIN;
 	state->facts_complete = true;
 	state->drift += refresh->drift;
+	if (outcome->cells.metrics != 0)
+		state->refreshes++;
+	if (refresh->invalidations > 0)
+	{
+		state->invalidations += refresh->invalidations;
+		state->invalidated_at = now;
+	}
 	mc_provider_state_store(&refresh->task->provider, state, now,
 							outcome->cells.metrics == 0 ? NULL :
 							mc_cause_name(refresh->task->cause));
@@ -425,23 +434,32 @@ notify(const Refresh *refresh, const McOutcome *outcome)
 }
 
 static void
-log_refresh(const McTask *task, const McOutcome *outcome, instr_time start)
+log_refresh(const McTask *task, const McOutcome *outcome, double ms)
 {
-	instr_time	duration;
-
-	if (mc_log_min_duration < 0)
-		return;
-	INSTR_TIME_SET_CURRENT(duration);
-	INSTR_TIME_SUBTRACT(duration, start);
-	if (INSTR_TIME_GET_MILLISEC(duration) < mc_log_min_duration)
+	if (mc_log_min_duration < 0 || ms < mc_log_min_duration)
 		return;
 	ereport(LOG,
 			(errmsg("cache_refresh provider=%s cause=%s metrics=%d entries=%lld ms=%.3f",
 					provider_text(&task->provider), mc_cause_token(task->cause),
 					pg_popcount64(outcome->cells.metrics),
 					(long long) (outcome->cells.changed + outcome->cells.unchanged),
-					INSTR_TIME_GET_MILLISEC(duration)),
+					ms),
 			 errhidestmt(true), errhidecontext(true)));
+}
+
+/* Count and log a refresh that was done. */
+static void
+report(const McTask *task, const McOutcome *outcome, instr_time start)
+{
+	instr_time	duration;
+	double		ms;
+
+	INSTR_TIME_SET_CURRENT(duration);
+	INSTR_TIME_SUBTRACT(duration, start);
+	ms = INSTR_TIME_GET_MILLISEC(duration);
+	mc_stats_refreshed(task->cause, outcome->cells.changed,
+					   outcome->cells.unchanged, ms);
+	log_refresh(task, outcome, ms);
 }
 
 /*
@@ -466,6 +484,7 @@ run(McTask *task, McOutcome *outcome, MemoryContext caller)
 	refresh->as_of = task->has_as_of ? task->as_of : mc_today();
 	refresh->window_last = mc_month_of(refresh->as_of);
 	refresh->window_first = mc_month_add(refresh->window_last, 1 - MC_WINDOW_MONTHS);
+	refresh->invalidations = mc_task_invalidations(task);
 	if (task->full_window)
 		mc_task_window(task, MC_ALL_METRICS, refresh->as_of);
 	mc_provider_state_load(&task->provider, &refresh->state);
@@ -494,14 +513,12 @@ run(McTask *task, McOutcome *outcome, MemoryContext caller)
 	notify(refresh, outcome);
 }
 
-bool
-mc_refresh_task(McTask *task, McWait wait, bool notes, McOutcome *outcome)
+static bool
+refresh_task(McTask *task, McWait wait, bool notes, McOutcome *outcome)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	McBracket	bracket;
-	instr_time	start;
 
-	INSTR_TIME_SET_CURRENT(start);
 	memset(outcome, 0, sizeof(*outcome));
 	mc_owner_enter(&bracket, true);
 	if (wait == MC_WAIT)
@@ -515,9 +532,30 @@ mc_refresh_task(McTask *task, McWait wait, bool notes, McOutcome *outcome)
 	if (notes)
 		mc_note_take(task);
 	run(task, outcome, caller);
-	log_refresh(task, outcome, start);
 	mc_owner_leave(&bracket);
 	return true;
+}
+
+bool
+mc_refresh_task(McTask *task, McWait wait, bool notes, McOutcome *outcome)
+{
+	instr_time	start;
+	bool		done;
+
+	INSTR_TIME_SET_CURRENT(start);
+	PG_TRY();
+	{
+		done = refresh_task(task, wait, notes, outcome);
+	}
+	PG_CATCH();
+	{
+		mc_stats_failed(task->cause);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	if (done)
+		report(task, outcome, start);
+	return done;
 }
 
 int64

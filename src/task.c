@@ -88,6 +88,20 @@ mc_task_recheck(McTask *task, bool changed)
 		task->recheck = true;
 }
 
+int
+mc_task_invalidations(const McTask *task)
+{
+	int			n = task->whole + task->locations + task->events +
+		task->rules + task->snapshot + task->existence;
+	int			i;
+
+	for (i = 0; i < task->nmonths; i++)
+		if (task->month[i].whole || task->month[i].coach ||
+			task->month[i].nclaims > 0)
+			n++;
+	return task->cause == MC_CAUSE_EVENT ? Max(n, 1) : n;
+}
+
 const char *
 mc_cause_name(McCause cause)
 {

@@ -72,6 +72,12 @@ extern void mc_task_window(McTask *task, McMetrics metrics, DateADT as_of);
  */
 extern void mc_task_recheck(McTask *task, bool changed);
 
+/*
+ * How many parts of the provider's figures were noted as changed: months, and
+ * what is of no month; an event is one in any case.
+ */
+extern int	mc_task_invalidations(const McTask *task);
+
 /* In words, and as one word for the log. */
 extern const char *mc_cause_name(McCause cause);
 extern const char *mc_cause_token(McCause cause);
