@@ -66,3 +66,23 @@ COMMENT ON FUNCTION @extschema@.meritum_stat_reset() IS
 
 REVOKE ALL ON FUNCTION meritum_cache.refresh_statistics() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.meritum_stat_reset() FROM PUBLIC;
+
+-- Whoever updates the extension need not be its owner.
+DO $do$
+DECLARE
+	v_owner pg_catalog.regrole := (
+		SELECT c.relowner FROM pg_catalog.pg_class c
+		 WHERE c.oid OPERATOR(pg_catalog.=) 'meritum_cache.provider_state'::pg_catalog.regclass);
+	v_object text;
+BEGIN
+	FOREACH v_object IN ARRAY ARRAY[
+		'TABLE meritum_cache.stat_baseline',
+		'VIEW meritum_cache.stat_refresh',
+		'VIEW meritum_cache.stat_provider',
+		'FUNCTION meritum_cache.refresh_statistics()',
+		'FUNCTION @extschema@.meritum_stat_reset()']
+	LOOP
+		EXECUTE pg_catalog.format('ALTER %s OWNER TO %s', v_object, v_owner);
+	END LOOP;
+END
+$do$;
