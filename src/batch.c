@@ -1,6 +1,6 @@
 /*
  * batch.c
- *		The nightly batch and the cleanup: procedures that commit as they go.
+ *		The nightly batch.
  *
  * Each transaction takes the locks of its providers in ascending order, as
  * every other transaction does, and holds them until it commits.  A claim's
@@ -14,9 +14,7 @@
 #include "access/xact.h"
 #include "executor/spi.h"
 #include "fmgr.h"
-#include "funcapi.h"
 #include "miscadmin.h"
-#include "nodes/parsenodes.h"
 #include "storage/latch.h"
 #include "utils/builtins.h"
 #include "utils/date.h"
@@ -32,6 +30,7 @@
 #include "note.h"
 #include "owner.h"
 #include "plan.h"
+#include "procedure.h"
 #include "provider.h"
 #include "refresh.h"
 #include "run.h"
@@ -42,9 +41,6 @@
 
 /* Name of a run that no job started. */
 #define BATCH_NAME "nightly_refresh"
-
-/* Rows that the cleanup deletes in a transaction, at most. */
-#define CLEANUP_ROWS 10000
 
 /* Beyond this many bytes the errors are reported at the end only. */
 #define REPORTED_ERRORS 65536
@@ -78,79 +74,6 @@ static McPlan mark_done = {
 	" WHERE provider_id = $1",
 	"uuid,int8", SPI_OK_UPDATE
 };
-
-static McPlan select_cutoff = {
-	"SELECT ($1 - make_interval(months => $2))::date,"
-	"       date_trunc('month', $1 - make_interval(months => $2))::date",
-	"date,int4", SPI_OK_SELECT
-};
-
-static McPlan find_expired = {
-	"SELECT provider_id FROM meritum_cache.analytics_cache"
-	" WHERE provider_id >= $1 AND period_end < $2"
-	" ORDER BY provider_id LIMIT 1",
-	"uuid,date", SPI_OK_SELECT
-};
-
-static McPlan delete_expired = {
-	"DELETE FROM meritum_cache.analytics_cache"
-	" WHERE ctid = ANY (ARRAY("
-	"       SELECT ctid FROM meritum_cache.analytics_cache"
-	"        WHERE provider_id = $1 AND period_end < $2 LIMIT $3))",
-	"uuid,date,int8", SPI_OK_DELETE
-};
-
-/*
- * Both procedures commit, so they cannot be part of a larger transaction.
- */
-static void
-require_top_level(FunctionCallInfo fcinfo, const char *name)
-{
-	bool		atomic = fcinfo->context == NULL ||
-		!IsA(fcinfo->context, CallContext) ||
-		castNode(CallContext, fcinfo->context)->atomic;
-
-	PreventCommandIfReadOnly(name);
-	if (atomic)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
-				 errmsg("%s cannot run inside a transaction block or a function",
-						name),
-				 errdetail("It commits as it goes."),
-				 errhint("Call it as a statement of its own.")));
-}
-
-static void
-connect_non_atomic(void)
-{
-	if (SPI_connect_ext(SPI_OPT_NONATOMIC) != SPI_OK_CONNECT)
-		elog(ERROR, "could not connect to SPI");
-}
-
-/*
- * The row of the result; allocated in the caller's context.
- */
-static Datum
-make_result(TupleDesc tupdesc, Datum *values)
-{
-	bool		nulls[8] = {false};
-
-	return HeapTupleGetDatum(heap_form_tuple(tupdesc, values, nulls));
-}
-
-static TupleDesc
-result_descriptor(FunctionCallInfo fcinfo)
-{
-	TupleDesc	tupdesc;
-
-	if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "return type must be a row type");
-	return BlessTupleDesc(tupdesc);
-}
-
-/*
- * The nightly batch
- */
 
 static int
 compare_providers(const ListCell *a, const ListCell *b)
@@ -425,13 +348,11 @@ PG_FUNCTION_INFO_V1(meritum_refresh_all_providers);
 Datum
 meritum_refresh_all_providers(PG_FUNCTION_ARGS)
 {
-	TupleDesc	tupdesc;
+	McProcedure procedure;
 	Batch		batch = {0};
-	MemoryContext caller = CurrentMemoryContext;
 	Datum		values[3];
 
-	require_top_level(fcinfo, "meritum_refresh_all_providers");
-	tupdesc = result_descriptor(fcinfo);
+	mc_procedure_begin(&procedure, fcinfo, "meritum_refresh_all_providers");
 	batch.size = PG_ARGISNULL(0) ? mc_batch_size : PG_GETARG_INT32(0);
 	if (batch.size < 1)
 		ereport(ERROR,
@@ -443,7 +364,6 @@ meritum_refresh_all_providers(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("as_of must be finite")));
 
-	connect_non_atomic();
 	batch.context = AllocSetContextCreate(CurrentMemoryContext,
 										  "meritum_cache batch",
 										  ALLOCSET_DEFAULT_SIZES);
@@ -457,148 +377,9 @@ meritum_refresh_all_providers(PG_FUNCTION_ARGS)
 
 	run_batch_locked(&batch);
 
-	MemoryContextSwitchTo(caller);
 	values[0] = Int64GetDatum(batch.processed);
 	values[1] = Int64GetDatum(batch.entries);
 	values[2] = DirectFunctionCall1(jsonb_in,
 									CStringGetDatum(errors_array(&batch)));
-	SPI_finish();
-	PG_RETURN_DATUM(make_result(tupdesc, values));
-}
-
-/*
- * The cleanup
- */
-
-/*
- * The least uuid greater than a given one; false if there is none.
- */
-static bool
-next_uuid(pg_uuid_t *uuid)
-{
-	int			i;
-
-	for (i = UUID_LEN - 1; i >= 0; i--)
-		if (++uuid->data[i] != 0)
-			return true;
-	return false;
-}
-
-/*
- * Find the first provider from *provider on that has expired figures.
- */
-static bool
-find_expired_provider(pg_uuid_t *provider, DateADT cutoff)
-{
-	Datum		values[2];
-	bool		isnull;
-
-	values[0] = UUIDPGetDatum(provider);
-	values[1] = DateADTGetDatum(cutoff);
-	if (mc_plan_execute(&find_expired, values, NULL) == 0)
-		return false;
-	*provider = *DatumGetUUIDP(mc_plan_value(0, 1, &isnull));
-	return true;
-}
-
-static int64
-delete_chunk(pg_uuid_t *provider, DateADT cutoff, DateADT month, int64 limit)
-{
-	Datum		values[3];
-	int64		n;
-
-	/* Every writer of the provider's figures takes its lock. */
-	mc_provider_lock(provider);
-	mc_owner_renew_snapshot();
-
-	values[0] = UUIDPGetDatum(provider);
-	values[1] = DateADTGetDatum(cutoff);
-	values[2] = Int64GetDatum(limit);
-	n = mc_plan_execute(&delete_expired, values, NULL);
-	if (n > 0)
-		mc_provider_state_trim(provider, month);
-	return n;
-}
-
-/*
- * One transaction's share: rows of the next provider that has any to delete.
- * Providers are walked in ascending order, which is not the order of their
- * locks, so a transaction locks no more than one.  Returns whether there may
- * be more, from *provider on.
- */
-static bool
-clean_some(pg_uuid_t *provider, DateADT cutoff, DateADT month, int64 *deleted)
-{
-	McBracket	bracket;
-	bool		more;
-
-	mc_owner_enter(&bracket, true);
-	more = find_expired_provider(provider, cutoff);
-	if (more)
-	{
-		int64		n = delete_chunk(provider, cutoff, month, CLEANUP_ROWS);
-
-		*deleted += n;
-		if (n < CLEANUP_ROWS)
-			more = next_uuid(provider);
-	}
-	mc_owner_leave(&bracket);
-	return more;
-}
-
-/*
- * The first day of which figures are kept, and the first of its month.
- */
-static void
-find_cutoff(DateADT *cutoff, DateADT *month)
-{
-	McBracket	bracket;
-	Datum		values[2];
-	bool		isnull;
-
-	mc_owner_enter(&bracket, true);
-	values[0] = DateADTGetDatum(mc_today());
-	values[1] = Int32GetDatum(mc_retention_months);
-	mc_plan_execute(&select_cutoff, values, NULL);
-	*cutoff = DatumGetDateADT(mc_plan_value(0, 1, &isnull));
-	*month = DatumGetDateADT(mc_plan_value(0, 2, &isnull));
-	mc_owner_leave(&bracket);
-}
-
-static void
-prune_runs(void)
-{
-	McBracket	bracket;
-
-	mc_owner_enter(&bracket, true);
-	mc_run_prune();
-	mc_owner_leave(&bracket);
-}
-
-PG_FUNCTION_INFO_V1(meritum_cleanup_old_entries);
-
-Datum
-meritum_cleanup_old_entries(PG_FUNCTION_ARGS)
-{
-	TupleDesc	tupdesc;
-	MemoryContext caller = CurrentMemoryContext;
-	pg_uuid_t	provider = {{0}};
-	DateADT		cutoff;
-	DateADT		month;
-	int64		deleted = 0;
-	Datum		values[1];
-
-	require_top_level(fcinfo, "meritum_cleanup_old_entries");
-	tupdesc = result_descriptor(fcinfo);
-	connect_non_atomic();
-	find_cutoff(&cutoff, &month);
-	while (clean_some(&provider, cutoff, month, &deleted))
-		SPI_commit();
-	prune_runs();
-	SPI_commit();
-
-	MemoryContextSwitchTo(caller);
-	values[0] = Int64GetDatum(deleted);
-	SPI_finish();
-	PG_RETURN_DATUM(make_result(tupdesc, values));
+	PG_RETURN_DATUM(mc_procedure_end(&procedure, values));
 }

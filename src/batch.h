@@ -1,9 +1,9 @@
 /*
  * batch.h
- *		The nightly batch and the cleanup: procedures that commit as they go.
+ *		The nightly batch.
  *
- * Nothing to call from C: the entry points are the SQL procedures
- * meritum_refresh_all_providers and meritum_cleanup_old_entries.
+ * Nothing to call from C: the entry point is the SQL procedure
+ * meritum_refresh_all_providers.
  */
 #ifndef MERITUM_CACHE_BATCH_H
 #define MERITUM_CACHE_BATCH_H
