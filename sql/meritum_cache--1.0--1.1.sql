@@ -17,6 +17,12 @@ CREATE TABLE meritum_cache.stat_baseline (
 COMMENT ON TABLE meritum_cache.stat_baseline IS
 'the counters of meritum_cache.provider_state at the last meritum_stat_reset(), which meritum_cache.stat_provider takes off them; a row counts only while created_at is that of the provider''s state';
 
+ALTER TABLE meritum_cache.stat_baseline ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY provider ON meritum_cache.stat_baseline FOR SELECT
+	USING ((SELECT meritum_cache.sees_all())
+		   OR provider_id OPERATOR(pg_catalog.=) (SELECT meritum_cache.pinned_provider()));
+
 CREATE FUNCTION meritum_cache.refresh_statistics(
 	OUT cause text, OUT refreshes bigint, OUT entries_written bigint,
 	OUT entries_unchanged bigint, OUT errors bigint,
@@ -37,7 +43,8 @@ SELECT s.cause, s.refreshes, s.entries_written, s.entries_unchanged, s.errors,
 COMMENT ON VIEW meritum_cache.stat_refresh IS
 'refreshes of this database by cause, one row each, whether or not their transaction committed: entries_written were inserted or got another value, entries_unchanged only another computed_at; errors are attempts that failed; total_ms and max_ms are milliseconds of the refreshes that did not, waits for locks included; counted since stats_reset (null: nothing yet); kept over a clean restart, from zero after a crash; error 55000 unless the library is in shared_preload_libraries';
 
-CREATE VIEW meritum_cache.stat_provider AS
+-- With the caller's rights, and so under row security.
+CREATE VIEW meritum_cache.stat_provider WITH (security_invoker) AS
 SELECT s.provider_id,
 	   s.refreshes OPERATOR(pg_catalog.-) coalesce(b.refreshes, 0) AS refreshes,
 	   CASE WHEN s.refreshes OPERATOR(pg_catalog.>) coalesce(b.refreshes, 0)

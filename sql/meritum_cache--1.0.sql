@@ -147,7 +147,8 @@ CREATE INDEX pending_refresh_provider_id ON meritum_cache.pending_refresh (provi
 COMMENT ON TABLE meritum_cache.pending_refresh IS
 'durable notes of what is still to be refreshed: scope says of what kind a note is (claims: the claims of a month; month: all of a month; provider: all of a provider; or the source table whose keys are to be looked up)';
 
-CREATE VIEW meritum_cache.failed_refresh AS
+-- With the caller's rights, and so under row security.
+CREATE VIEW meritum_cache.failed_refresh WITH (security_invoker) AS
 SELECT p.provider_id,
 	   pg_catalog.min(p.created_at) AS since,
 	   pg_catalog.max(p.attempts) AS attempts,
@@ -213,7 +214,7 @@ CREATE INDEX job_run_unfinished ON meritum_cache.job_run (job_name)
 COMMENT ON TABLE meritum_cache.job_run IS
 'one row for each run of a job, updated while it runs; scheduled_at is null for one that was asked for; as_of, batch_run (the run that a batch continues, or itself), providers_* and entries are filled by meritum_refresh_all_providers';
 
-CREATE VIEW meritum_cache.job_status AS
+CREATE VIEW meritum_cache.job_status WITH (security_invoker) AS
 SELECT j.name, j.schedule,
 	   coalesce(j.timezone, s.timezone) AS timezone,
 	   j.enabled, j.owner,
@@ -249,6 +250,18 @@ SELECT j.name, j.schedule,
 
 COMMENT ON VIEW meritum_cache.job_status IS
 'each job at a glance: what it is, when it is due next (null: disabled, never, or not yet taken up by the worker), whether it is running, queued or idle now, how far the run that goes on has come, and how the last one that ended did; last_errors counts the providers that it passed over (errors in meritum_cache.job_run), last_duration is null for a run that could not begin; timezone is null until the worker has taken up a job that names none';
+
+CREATE TABLE meritum_cache.role_grant (
+	role pg_catalog.regrole NOT NULL,
+	level text NOT NULL,
+	pinned boolean NOT NULL DEFAULT false,
+	CONSTRAINT role_grant_pkey PRIMARY KEY (role),
+	CONSTRAINT role_grant_level_check CHECK (level IN ('reader', 'operator', 'admin')),
+	CONSTRAINT role_grant_pinned_check CHECK (level = 'reader' OR NOT pinned)
+);
+
+COMMENT ON TABLE meritum_cache.role_grant IS
+'the levels that meritum_grant gave to roles; pinned: the role sees nothing until it has called meritum_set_provider';
 
 /*
  * Internal functions
@@ -291,6 +304,21 @@ LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION meritum_cache.explanatory_codes(jsonb) IS
 'the codes in a JSON array: scalars by their text, objects by their scalar member code; null when there are none';
 
+-- Neither may run in a parallel worker, which does not know the pin.
+CREATE FUNCTION meritum_cache.pinned_provider() RETURNS uuid
+AS 'MODULE_PATHNAME', 'pinned_provider'
+LANGUAGE C STABLE PARALLEL RESTRICTED;
+
+COMMENT ON FUNCTION meritum_cache.pinned_provider() IS
+'the provider that the session is pinned to, null if none';
+
+CREATE FUNCTION meritum_cache.sees_all() RETURNS boolean
+AS 'MODULE_PATHNAME', 'sees_all'
+LANGUAGE C STABLE PARALLEL RESTRICTED;
+
+COMMENT ON FUNCTION meritum_cache.sees_all() IS
+'whether row security shows the caller the rows of all providers: not pinned, and granted a level that does not ask for it';
+
 CREATE TRIGGER configuration_changed
 	AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON meritum_cache.source_table
 	FOR EACH STATEMENT EXECUTE FUNCTION meritum_cache.configuration_changed();
@@ -306,6 +334,40 @@ CREATE TRIGGER configuration_changed
 CREATE TRIGGER check_job
 	BEFORE INSERT OR UPDATE OF schedule, timeout ON meritum_cache.job
 	FOR EACH ROW EXECUTE FUNCTION meritum_cache.check_job();
+
+CREATE TRIGGER configuration_changed
+	AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON meritum_cache.role_grant
+	FOR EACH STATEMENT EXECUTE FUNCTION meritum_cache.configuration_changed();
+
+/*
+ * Row security: a pinned session sees the rows of its provider, others those
+ * of all, or none if their role has to be pinned.  It is for whom the tables
+ * are granted to; their owner, as whom the extension works, sees all rows.
+ * The functions are called once in a query, not for each row.
+ */
+
+ALTER TABLE meritum_cache.analytics_cache ENABLE ROW LEVEL SECURITY;
+ALTER TABLE meritum_cache.claim_fact ENABLE ROW LEVEL SECURITY;
+ALTER TABLE meritum_cache.provider_state ENABLE ROW LEVEL SECURITY;
+ALTER TABLE meritum_cache.pending_refresh ENABLE ROW LEVEL SECURITY;
+ALTER TABLE meritum_cache.job_run ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY provider ON meritum_cache.analytics_cache FOR SELECT
+	USING ((SELECT meritum_cache.sees_all())
+		   OR provider_id OPERATOR(pg_catalog.=) (SELECT meritum_cache.pinned_provider()));
+CREATE POLICY provider ON meritum_cache.claim_fact FOR SELECT
+	USING ((SELECT meritum_cache.sees_all())
+		   OR provider_id OPERATOR(pg_catalog.=) (SELECT meritum_cache.pinned_provider()));
+CREATE POLICY provider ON meritum_cache.provider_state FOR SELECT
+	USING ((SELECT meritum_cache.sees_all())
+		   OR provider_id OPERATOR(pg_catalog.=) (SELECT meritum_cache.pinned_provider()));
+CREATE POLICY provider ON meritum_cache.pending_refresh FOR SELECT
+	USING ((SELECT meritum_cache.sees_all())
+		   OR provider_id OPERATOR(pg_catalog.=) (SELECT meritum_cache.pinned_provider()));
+
+-- Its column errors names providers.
+CREATE POLICY provider ON meritum_cache.job_run FOR SELECT
+	USING ((SELECT meritum_cache.sees_all()));
 
 /*
  * Reading
@@ -474,7 +536,7 @@ AS 'MODULE_PATHNAME', 'meritum_attach'
 LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 11;
 
 COMMENT ON FUNCTION @extschema@.meritum_attach(regclass, jsonb, regclass, regclass, regclass, regclass, regclass, regclass, regclass, regclass, regclass, regclass) IS
-'finds the application''s tables (by their usual names on the search path where not given), creates the triggers and fills the facts; columns renames: {"claims": {"physician_id": "doctor_id"}}; returns a row for each table with what was done; errors: 42P01 no claims table, 42703 missing columns, 42804 wrong types, 42501 not the owner';
+'finds the application''s tables (by their usual names on the search path where not given), creates the triggers and fills the facts; columns renames: {"claims": {"physician_id": "doctor_id"}}; returns a row for each table with what was done; errors: 42P01 no claims table, 42703 missing columns, 42804 wrong types, 42501 no admin or not the owner of a table';
 
 CREATE FUNCTION @extschema@.meritum_detach(
 	OUT source text, OUT relation regclass, OUT action text)
@@ -506,7 +568,7 @@ AS 'MODULE_PATHNAME', 'meritum_schedule'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION @extschema@.meritum_schedule(text, text, text, text, boolean, interval) IS
-'creates a job or replaces the one of that name; it runs as the caller; timezone null means meritum_cache.timezone, timeout null the role''s statement_timeout; errors: 22004 null argument, 22023 malformed schedule, naming the field, unknown time zone or timeout not positive, 42501 neither owner of the extension nor superuser';
+'creates a job or replaces the one of that name; it runs as the caller; timezone null means meritum_cache.timezone, timeout null the role''s statement_timeout; errors: 22004 null argument, 22023 malformed schedule, naming the field, unknown time zone or timeout not positive, 42501 no admin';
 
 CREATE FUNCTION @extschema@.meritum_unschedule(name text)
 RETURNS void
@@ -514,7 +576,7 @@ AS 'MODULE_PATHNAME', 'meritum_unschedule'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION @extschema@.meritum_unschedule(text) IS
-'removes a job; a run that has begun goes on; errors: 22004 null name, 42501 neither owner of the extension nor superuser, 42704 unknown job';
+'removes a job; a run that has begun goes on; errors: 22004 null name, 42501 no admin, 42704 unknown job';
 
 CREATE FUNCTION @extschema@.meritum_run_job(name text)
 RETURNS bigint
@@ -523,6 +585,36 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION @extschema@.meritum_run_job(text) IS
 'queues a run of a job, enabled or not, and returns its run_id in meritum_cache.job_run; it begins once the caller has committed and no other run of the job goes on; errors: 22004 null name, 42704 unknown job, 55000 no background worker';
+
+/*
+ * Roles
+ */
+
+CREATE FUNCTION @extschema@.meritum_grant(
+	role regrole, level text, pinned boolean DEFAULT false)
+RETURNS void
+AS 'MODULE_PATHNAME', 'meritum_grant'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION @extschema@.meritum_grant(regrole, text, boolean) IS
+'gives a role the level reader, operator or admin, each with the rights of the one before, in place of the level it had; pinned (reader only): it sees nothing until it has called meritum_set_provider; errors: 22004 null argument, 22023 unknown level, pinned without reader, owner of the extension, 42501 no admin, 42704 unknown role';
+
+CREATE FUNCTION @extschema@.meritum_revoke(role regrole)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'meritum_revoke'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION @extschema@.meritum_revoke(regrole) IS
+'takes all rights on the extension''s objects from a role; false if it had no level; errors: 22004 null argument, 22023 owner of the extension, 42501 no admin, 42704 unknown role';
+
+CREATE FUNCTION @extschema@.meritum_set_provider(
+	provider_id uuid, is_local boolean DEFAULT false)
+RETURNS void
+AS 'MODULE_PATHNAME', 'meritum_set_provider'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION @extschema@.meritum_set_provider(uuid, boolean) IS
+'pins the session, or with is_local the transaction, to one provider: functions called for another fail with 42501, tables show that provider''s rows only; null unpins; errors: 22004 null is_local, 42501 the role is granted with pinned and the transaction is pinned to another provider';
 
 /*
  * Data
@@ -551,6 +643,10 @@ INSERT INTO meritum_cache.job (name, schedule, command, owner) VALUES
 
 SELECT pg_catalog.pg_extension_config_dump('meritum_cache.source_table', '');
 
+-- A dropped role would be dumped as a number, which may be another's elsewhere.
+SELECT pg_catalog.pg_extension_config_dump('meritum_cache.role_grant',
+	'WHERE EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid OPERATOR(pg_catalog.=) role::pg_catalog.oid)');
+
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA meritum_cache FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.meritum_get_metrics(uuid, text[], date, date, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.meritum_compute_metrics(uuid, text[], date, date, jsonb, date) FROM PUBLIC;
@@ -572,3 +668,6 @@ REVOKE ALL ON FUNCTION @extschema@.meritum_next_run(text, timestamptz, text) FRO
 REVOKE ALL ON FUNCTION @extschema@.meritum_schedule(text, text, text, text, boolean, interval) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.meritum_unschedule(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.meritum_run_job(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.meritum_grant(regrole, text, boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.meritum_revoke(regrole) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.meritum_set_provider(uuid, boolean) FROM PUBLIC;

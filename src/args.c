@@ -6,6 +6,7 @@
 
 #include "args.h"
 #include "guc.h"
+#include "privilege.h"
 #include "zone.h"
 
 void
@@ -21,6 +22,7 @@ const pg_uuid_t *
 mc_arg_provider(FunctionCallInfo fcinfo, int n)
 {
 	mc_arg_required(fcinfo, n, "provider_id");
+	mc_require_provider(PG_GETARG_UUID_P(n));
 	return PG_GETARG_UUID_P(n);
 }
 

@@ -15,6 +15,7 @@
 /* Raises 22004 if the argument is null; name is that of the SQL parameter. */
 extern void mc_arg_required(FunctionCallInfo fcinfo, int n, const char *name);
 
+/* The same for the provider; raises 42501 if the caller may not act for it. */
 extern const pg_uuid_t *mc_arg_provider(FunctionCallInfo fcinfo, int n);
 
 /* A text[] of metric keys, see mc_metric_parse. */

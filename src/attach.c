@@ -33,6 +33,7 @@
 #include "fact.h"
 #include "owner.h"
 #include "plan.h"
+#include "privilege.h"
 #include "source.h"
 #include "zone.h"
 
@@ -257,16 +258,6 @@ check_columns(Candidate *candidates)
 				 errdetail("Of another type: %s.", wrong.data)));
 }
 
-static void
-run_utility(const char *sql)
-{
-	int			result = SPI_execute(sql, false, 0);
-
-	if (result != SPI_OK_UTILITY)
-		elog(ERROR, "unexpected result %s of \"%s\"",
-			 SPI_result_code_string(result), sql);
-}
-
 static bool
 has_trigger(Oid relid, const char *name)
 {
@@ -290,12 +281,12 @@ make_trigger(Oid relid, const char *trigger, const char *when, McSource source)
 
 	if (has_trigger(relid, trigger))
 		return;
-	run_utility(psprintf("CREATE TRIGGER %s AFTER %s"
-						 " EXECUTE FUNCTION meritum_cache.note_change('%s')",
-						 trigger,
-						 psprintf(when, table), mc_source_def[source].name));
-	run_utility(psprintf("ALTER TRIGGER %s ON %s DEPENDS ON EXTENSION meritum_cache",
-						 trigger, table));
+	mc_plan_utility(psprintf("CREATE TRIGGER %s AFTER %s"
+							 " EXECUTE FUNCTION meritum_cache.note_change('%s')",
+							 trigger,
+							 psprintf(when, table), mc_source_def[source].name));
+	mc_plan_utility(psprintf("ALTER TRIGGER %s ON %s DEPENDS ON EXTENSION meritum_cache",
+							 trigger, table));
 }
 
 /*
@@ -330,8 +321,8 @@ drop_triggers(Oid relid)
 			if (!has_trigger(table, names[i]) ||
 				(i == 0 && table != relid))
 				continue;
-			run_utility(psprintf("DROP TRIGGER %s ON %s", names[i],
-								 qualified_name(table)));
+			mc_plan_utility(psprintf("DROP TRIGGER %s ON %s", names[i],
+									 qualified_name(table)));
 			dropped++;
 		}
 	return dropped;
@@ -454,6 +445,8 @@ meritum_attach(PG_FUNCTION_ARGS)
 	int			s;
 
 	memset(candidates, 0, sizeof(candidates));
+	mc_require_unpinned("meritum_attach");
+	mc_require_admin("attach tables");
 	if (PG_ARGISNULL(1))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
@@ -503,6 +496,8 @@ meritum_detach(PG_FUNCTION_ARGS)
 				i;
 	int			s;
 
+	mc_require_unpinned("meritum_detach");
+	mc_require_admin("detach tables");
 	for (s = 0; s < MC_N_SOURCES; s++)
 		if (mc_source_get(s) != NULL)
 			check_table(mc_source_get(s)->relid, mc_source_def[s].name);

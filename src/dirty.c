@@ -27,6 +27,7 @@
 #include "note.h"
 #include "owner.h"
 #include "plan.h"
+#include "privilege.h"
 #include "refresh.h"
 #include "wake.h"
 #include "zone.h"
@@ -394,6 +395,7 @@ transaction_callback(XactEvent event, void *arg)
 			if (wake_at_commit)
 				mc_wake_worker();
 			wake_at_commit = false;
+			mc_privilege_end_transaction();
 			break;
 		case XACT_EVENT_PREPARE:
 		case XACT_EVENT_ABORT:
@@ -401,6 +403,7 @@ transaction_callback(XactEvent event, void *arg)
 			dirty = NULL;
 			dirty_context = NULL;
 			wake_at_commit = false;
+			mc_privilege_end_transaction();
 			break;
 		case XACT_EVENT_PARALLEL_PRE_COMMIT:
 		case XACT_EVENT_PARALLEL_COMMIT:

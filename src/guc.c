@@ -42,8 +42,10 @@ int			mc_job_run_retention = 30;
 int			mc_log_min_duration = -1;
 bool		mc_log_invalidations = false;
 char	   *mc_notify_channel = NULL;
+const pg_uuid_t *mc_pin = NULL;
 
 static char *dimensions_setting = NULL;
+static char *provider_setting = NULL;
 
 static const struct config_enum_entry refresh_modes[] = {
 	{"commit", MC_REFRESH_COMMIT, false},
@@ -101,6 +103,31 @@ static void
 assign_dimensions(const char *newval, void *extra)
 {
 	mc_dimension_mask = *(int *) extra;
+}
+
+/*
+ * The pin is kept as the setting's extra data.  Only this extension sets it,
+ * to what uuid_out wrote.
+ */
+static bool
+check_provider(char **newval, void **extra, GucSource source)
+{
+	Datum		provider;
+
+	if (**newval == '\0')
+		return true;
+	provider = DirectFunctionCall1(uuid_in, CStringGetDatum(*newval));
+	*extra = mc_guc_malloc(sizeof(pg_uuid_t));
+	if (*extra == NULL)
+		return false;
+	*(pg_uuid_t *) *extra = *DatumGetUUIDP(provider);
+	return true;
+}
+
+static void
+assign_provider(const char *newval, void *extra)
+{
+	mc_pin = extra;
 }
 
 static bool
@@ -169,6 +196,12 @@ define_session_settings(void)
 							 NULL,
 							 &mc_log_invalidations, false,
 							 PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("meritum_cache.provider",
+							   "Provider that the session is pinned to.",
+							   "Empty means none; set by meritum_set_provider().",
+							   &provider_setting, "",
+							   PGC_INTERNAL, GUC_NOT_IN_SAMPLE | GUC_NO_RESET_ALL,
+							   check_provider, assign_provider, NULL);
 }
 
 static void

@@ -5,6 +5,8 @@
 #ifndef MERITUM_CACHE_GUC_H
 #define MERITUM_CACHE_GUC_H
 
+#include "utils/uuid.h"
+
 typedef enum McRefreshMode
 {
 	MC_REFRESH_COMMIT,
@@ -44,6 +46,9 @@ extern int	mc_job_run_retention;	/* days */
 extern int	mc_log_min_duration;	/* milliseconds, -1: off */
 extern bool mc_log_invalidations;
 extern char *mc_notify_channel;
+
+/* The provider that the session is pinned to, NULL if none. */
+extern const pg_uuid_t *mc_pin;
 
 extern void mc_guc_init(void);
 

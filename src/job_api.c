@@ -9,7 +9,6 @@
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
-#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
@@ -18,6 +17,7 @@
 #include "job.h"
 #include "owner.h"
 #include "plan.h"
+#include "privilege.h"
 #include "run.h"
 #include "schedule.h"
 #include "wake.h"
@@ -60,20 +60,6 @@ no_such_job(const char *name)
 	ereport(ERROR,
 			(errcode(ERRCODE_UNDEFINED_OBJECT),
 			 errmsg("job \"%s\" does not exist", name)));
-}
-
-/*
- * A job is code that runs later, so who may define one is not left to grants
- * on the functions alone.
- */
-static void
-require_admin(void)
-{
-	if (!has_privs_of_role(GetUserId(), mc_extension_owner()))
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("permission denied to schedule jobs"),
-				 errdetail("Only the owner of the extension and superusers may.")));
 }
 
 static void
@@ -167,6 +153,7 @@ meritum_run_job(PG_FUNCTION_ARGS)
 	int64		run;
 
 	require_argument(fcinfo, 0, "name");
+	mc_require_unpinned("meritum_run_job");
 	name = text_to_cstring(PG_GETARG_TEXT_PP(0));
 
 	mc_owner_enter(&bracket, true);
@@ -195,7 +182,8 @@ meritum_schedule(PG_FUNCTION_ARGS)
 	require_argument(fcinfo, 1, "schedule");
 	require_argument(fcinfo, 2, "command");
 	require_argument(fcinfo, 4, "enabled");
-	require_admin();
+	mc_require_unpinned("meritum_schedule");
+	mc_require_admin("schedule jobs");
 	mc_job_parse_schedule(text_to_cstring(PG_GETARG_TEXT_PP(1)), &schedule);
 
 	values[0] = PG_GETARG_DATUM(0);
@@ -228,7 +216,8 @@ meritum_unschedule(PG_FUNCTION_ARGS)
 	uint64		deleted;
 
 	require_argument(fcinfo, 0, "name");
-	require_admin();
+	mc_require_unpinned("meritum_unschedule");
+	mc_require_admin("schedule jobs");
 	value = PG_GETARG_DATUM(0);
 	mc_owner_enter(&bracket, true);
 	deleted = mc_plan_execute(&delete_job, &value, NULL);

@@ -11,6 +11,7 @@
 
 #include "dirty.h"
 #include "guc.h"
+#include "privilege.h"
 #include "stats.h"
 #include "wake.h"
 #include "worker.h"
@@ -24,7 +25,8 @@ static ProcessUtility_hook_type previous_utility = NULL;
 
 /*
  * A prepared transaction may have left notes, of which the session that
- * commits it knows nothing: wake the worker in any case.
+ * commits it knows nothing: wake the worker in any case.  DISCARD ALL hands
+ * the session to another client, who must not find the pin of the last.
  */
 static void
 process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
@@ -40,6 +42,9 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 	else
 		standard_ProcessUtility(pstmt, query, read_only_tree, context, params,
 								env, dest, qc);
+	if (IsA(pstmt->utilityStmt, DiscardStmt) &&
+		((DiscardStmt *) pstmt->utilityStmt)->target == DISCARD_ALL)
+		mc_privilege_unpin();
 }
 
 void

@@ -35,6 +35,12 @@ find_relation(const char *name)
 }
 
 bool
+mc_has_relation(const char *name)
+{
+	return OidIsValid(find_relation(name));
+}
+
+bool
 mc_is_installed(void)
 {
 	return OidIsValid(find_relation("provider_state"));

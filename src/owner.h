@@ -36,6 +36,7 @@ extern void mc_owner_end_bulk(int nest_level);
 
 /* A table of the schema meritum_cache; raises 55000 if it is not there. */
 extern Oid	mc_cache_relation(const char *name);
+extern bool mc_has_relation(const char *name);
 extern bool mc_is_installed(void);
 
 /* Owner of the extension's tables. */

@@ -190,6 +190,16 @@ mc_plan_scan(McPlan *plan, Datum *values, const char *nulls,
 			 SPI_result_code_string(result), plan->sql);
 }
 
+void
+mc_plan_utility(const char *sql)
+{
+	int			result = SPI_execute(sql, false, 0);
+
+	if (result != SPI_OK_UTILITY)
+		elog(ERROR, "unexpected result %s of \"%s\"",
+			 SPI_result_code_string(result), sql);
+}
+
 Datum
 mc_plan_value(uint64 row, int column, bool *isnull)
 {

@@ -39,6 +39,9 @@ extern uint64 mc_plan_execute(McPlan *plan, Datum *values, const char *nulls);
 extern void mc_plan_scan(McPlan *plan, Datum *values, const char *nulls,
 						 McRowCallback callback, void *arg);
 
+/* A statement that can have no plan, such as GRANT. */
+extern void mc_plan_utility(const char *sql);
+
 /* Forget a prepared statement whose text is about to change. */
 extern void mc_plan_forget(McPlan *plan);
 

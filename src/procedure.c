@@ -13,6 +13,7 @@
 #include "nodes/parsenodes.h"
 #include "utils/memutils.h"
 
+#include "privilege.h"
 #include "procedure.h"
 
 static void
@@ -22,6 +23,7 @@ require_top_level(FunctionCallInfo fcinfo, const char *name)
 		!IsA(fcinfo->context, CallContext) ||
 		castNode(CallContext, fcinfo->context)->atomic;
 
+	mc_require_unpinned(name);
 	PreventCommandIfReadOnly(name);
 	if (atomic)
 		ereport(ERROR,

@@ -38,6 +38,7 @@
 
 #include "owner.h"
 #include "plan.h"
+#include "privilege.h"
 #include "stats.h"
 
 #define MC_STATISTICS "meritum_cache statistics"
@@ -535,6 +536,7 @@ meritum_stat_reset(PG_FUNCTION_ARGS)
 {
 	TimestampTz now = GetCurrentTimestamp();
 
+	mc_require_unpinned("meritum_stat_reset");
 	reset_providers(now);
 	reset_refreshes(now);
 	PG_RETURN_VOID();

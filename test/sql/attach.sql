@@ -175,14 +175,21 @@ SELECT left(helper.fault('SELECT meritum_attach(''claims_view'')'), 5) AS view,
 SELECT * FROM triggers;
 
 --
--- who may: the owner of the tables, or a superuser
+-- who may: an admin who owns the tables, or a superuser
 --
 CREATE ROLE regress_meritum_owner;
 CREATE ROLE regress_meritum_other;
 GRANT USAGE ON SCHEMA shop, public, helper, oracle TO regress_meritum_owner, regress_meritum_other;
-GRANT EXECUTE ON FUNCTION meritum_attach, meritum_detach TO regress_meritum_owner, regress_meritum_other;
+SELECT meritum_grant('regress_meritum_other', 'admin');
 GRANT ALL ON ALL TABLES IN SCHEMA shop TO regress_meritum_other;
 ALTER TABLE claims OWNER TO regress_meritum_owner;
+-- the owner of the claims is no admin
+GRANT EXECUTE ON FUNCTION meritum_attach, meritum_detach TO regress_meritum_owner;
+SET ROLE regress_meritum_owner;
+SELECT helper.sqlstate('SELECT meritum_attach()'), helper.sqlstate('SELECT meritum_detach()');
+RESET ROLE;
+SELECT meritum_grant('regress_meritum_owner', 'admin');
+-- an admin, but not the owner
 SET ROLE regress_meritum_other;
 SELECT helper.sqlstate('SELECT meritum_attach()');
 RESET ROLE;

@@ -165,9 +165,7 @@ SELECT has_table_privilege('regress_meritum_watch', 'meritum_cache.stat_refresh'
        has_table_privilege('regress_meritum_watch', 'meritum_cache.stat_provider', 'SELECT') AS provider,
        has_function_privilege('regress_meritum_watch', 'meritum_cache.refresh_statistics()', 'EXECUTE') AS statistics,
        has_function_privilege('regress_meritum_watch', 'meritum_stat_reset()', 'EXECUTE') AS reset;
-GRANT USAGE ON SCHEMA meritum_cache TO regress_meritum_watch;
-GRANT SELECT ON meritum_cache.stat_refresh, meritum_cache.stat_provider TO regress_meritum_watch;
-GRANT EXECUTE ON FUNCTION meritum_cache.refresh_statistics() TO regress_meritum_watch;
+SELECT meritum_grant('regress_meritum_watch', 'operator');
 SET ROLE regress_meritum_watch;
 SELECT (SELECT count(*) FROM meritum_cache.stat_refresh) AS causes, (SELECT count(*) FROM meritum_cache.stat_provider) AS providers;
 RESET ROLE;
