@@ -17,15 +17,18 @@ use warnings FATAL => 'all';
 
 use Exporter 'import';
 use FindBin;
+use IO::Select;
 use IPC::Open2;
 use JSON::PP;
 use List::Util qw(max min sum0);
+use POSIX qw(WNOHANG);
 use Time::HiRes qw(sleep time);
 
 our @EXPORT = qw(
-  row setup compare value series note option warming
-  reference plain attached
-  sql session pgbench state_update group_by nightly wait_settled worker_pid anonymous_kb
+  row setup compare value series not_available note option
+  reference plain attached wide wide_update peers_sql
+  sql session pgbench claim_update random_provider provider_id dashboard group_by nightly
+  wait_settled worker_pid anonymous_kb read_file write_file
   median percentile max min sum0 sleep time);
 
 $| = 1;
@@ -75,9 +78,6 @@ sub row
 	}
 	exit 0;
 }
-
-# Whether this run is to warm up only and its result is thrown away.
-sub warming { return $warming; }
 
 sub median
 {
@@ -176,6 +176,14 @@ sub series
 	return emit($name, kind => 'series', points => \@points);
 }
 
+# A figure that this version of the extension cannot give.
+sub not_available
+{
+	my ($name, $why) = @_;
+	print "$name: not available: $why\n";
+	return;
+}
+
 sub option_or
 {
 	my ($name, $default) = @_;
@@ -261,6 +269,14 @@ sub write_file
 	return;
 }
 
+sub read_file
+{
+	my ($file) = @_;
+	open(my $fh, '<', $file) or die "$file: $!\n";
+	local $/;
+	return <$fh> // '';
+}
+
 # A session that stays open; settings are for its start.
 sub session
 {
@@ -269,18 +285,21 @@ sub session
 }
 
 # Load from pgbench: clients, script, settings of the sessions, and perhaps
-# rate (transactions a second in all).  Returns transactions a second, their
-# mean latency, and with latencies => 1 all of them, in milliseconds.
+# rate (transactions a second in all) and seconds.  Returns transactions a
+# second, their mean latency, and with latencies => 1 all of them, in
+# milliseconds.
 #
 # rows_of names a table of which each transaction updates one row: then it is
-# checked that they did.
+# checked that they did.  beside is a function that is called again and again
+# as long as the load goes on.
 sub pgbench
 {
 	my ($database, %arg) = @_;
 	my $clients = $arg{clients} // 1;
-	my $seconds = option('SECONDS');
+	my $seconds = $arg{seconds} // option('SECONDS');
 	$seconds = max(1, int($seconds / 3)) if $warming;
 	my $file = "$scratch/bench.$$.pgbench";
+	my $log = "$scratch/bench.$$.log";
 	my %settings = %{ $arg{settings} // {} };
 	local $ENV{PGOPTIONS} = join ' ', map { "-c $_=$settings{$_}" } sort keys %settings;
 	my $updated = $arg{rows_of} && rows_updated($database, $arg{rows_of});
@@ -288,13 +307,30 @@ sub pgbench
 	write_file($file, $arg{script});
 	sql('postgres', 'CHECKPOINT') unless option('SMOKE');
 	my @command = ('pgbench', '-n', '-M', 'prepared', '-f', $file, '-c', $clients,
-		'-j', min($clients, 2), "--random-seed=" . ($arg{seed} // 1),
+		'-j', min($clients, 2), '--random-seed=1',
 		option('SMOKE') ? ('-t', 10) : ('-T', $seconds));
 	push @command, '-R', $arg{rate} if $arg{rate};
-	push @command, '-l', "--log-prefix=$scratch/bench.$$.log" if $arg{latencies};
-	my $out = `@command $database 2>&1`;
-	die "@command: $out" if $? || $out =~ /aborted/;
-	unlink $file;
+	push @command, '-l', "--log-prefix=$log" if $arg{latencies};
+
+	my $pid = fork // die "fork: $!\n";
+	if ($pid == 0)
+	{
+		open(STDOUT, '>', "$file.out") && open(STDERR, '>&', \*STDOUT)
+		  && exec(@command, $database);
+		POSIX::_exit(127);
+	}
+	if ($arg{beside})
+	{
+		delete local $ENV{PGOPTIONS};
+		$arg{beside}->() while waitpid($pid, WNOHANG) == 0;
+	}
+	else
+	{
+		waitpid $pid, 0;
+	}
+	my $failed = $?;
+	my $out = read_file("$file.out");
+	die "@command: $out" if $failed || $out =~ /aborted/;
 
 	my %result;
 	($result{transactions}) = $out =~ /transactions actually processed: (\d+)/;
@@ -306,16 +342,13 @@ sub pgbench
 		die "$result{transactions} transactions updated $rows rows of $arg{rows_of}\n"
 		  if $rows != $result{transactions};
 	}
-	if ($arg{latencies})
+	foreach my $part (glob "$log.*")
 	{
-		foreach my $log (glob "$scratch/bench.$$.log*")
-		{
-			open(my $fh, '<', $log) or die "$log: $!\n";
-			push @{ $result{latencies} }, map { (split ' ')[2] / 1000 } <$fh>;
-			close $fh;
-			unlink $log;
-		}
+		push @{ $result{latencies} },
+		  map { (split ' ')[2] / 1000 } split /\n/, read_file($part);
+		unlink $part;
 	}
+	unlink $file, "$file.out";
 	return \%result;
 }
 
@@ -368,9 +401,8 @@ sub worker_pid
 sub anonymous_kb
 {
 	my ($pid) = @_;
-	open(my $fh, '<', "/proc/$pid/status") or return undef;
-	local $/;
-	return <$fh> =~ /^RssAnon:\s+(\d+)/m ? $1 : undef;
+	my $status = eval { read_file("/proc/$pid/status") } // '';
+	return $status =~ /^RssAnon:\s+(\d+)/m ? $1 : undef;
 }
 
 # ----------------------------------------------------------------------
@@ -413,13 +445,7 @@ sub start_server
 	my (%settings) = @_;
 	my $file = "$ENV{BENCH_DATA}/bench.conf";
 	my $wanted = join '', map { "$_ = '$settings{$_}'\n" } sort keys %settings;
-	my $present = '';
-	if (open(my $fh, '<', $file))
-	{
-		local $/;
-		$present = <$fh> // '';
-	}
-	return if $present eq $wanted;
+	return if -e $file && read_file($file) eq $wanted;
 	write_file($file, $wanted);
 	my $out = `pg_ctl -D $ENV{BENCH_DATA} -l $ENV{BENCH_DATA}/../log -s -w -m fast restart 2>&1`;
 	die "the server does not start: $out" if $?;
@@ -444,76 +470,128 @@ sub template
 	return $name;
 }
 
-# The platform's tables with data.
+# The platform's tables with data: parts are the seed, number of providers,
+# months and scale of gen.platform().
 sub plain
 {
-	my ($name, $providers, $months, $scale) = @_;
-	return template($name, 'template0',
-		sub {
-			my ($database) = @_;
-			foreach my $file ('test/support/platform.sql', 'bench/generate.sql')
-			{
-				my $out = `psql -Xq -v ON_ERROR_STOP=1 -d $database -f $top/$file 2>&1`;
-				die "$file: $out" if $?;
-			}
-			my $claims = sql($database, sprintf("SELECT gen.platform(%d, %d, %d, '%s', %s)",
-				option('SEED'), $providers, $months, $ENV{BENCH_AS_OF}, $scale));
-			return "$claims claims of $providers providers in $months months";
-		});
+	my ($name, @parts) = @_;
+	return template($name, 'template0', sub { fill($_[0], @parts) });
 }
 
 # The same with the extension, attached and after one nightly batch.
 sub attached
 {
 	my ($name, $from) = @_;
-	return template($name, $from,
+	return template($name, $from, \&attach);
+}
+
+# Attached as well, with many providers that have few claims each: 6, 12 or 48
+# in two months.
+sub wide
+{
+	my ($providers) = @_;
+	return template("wide_$providers", 'template0',
 		sub {
 			my ($database) = @_;
-			sql($database, 'CREATE EXTENSION meritum_cache');
-			# runs that rows do not ask for would disturb
-			sql($database, 'UPDATE meritum_cache.job SET enabled = false');
-			sql($database, 'SELECT FROM meritum_attach()');
-			my $batch = sql($database, 'CALL meritum_refresh_all_providers()');
-			my ($done, $cells, $errors) = split /\|/, $batch;
-			die "nightly batch: $errors\n" if $errors ne '[]';
-			return "attached, $cells figures of $done providers";
+			fill($database, [ option('SEED'), $providers, 2, 0.02 ]);
+			return attach($database);
 		});
+}
+
+# A script of pgbench that updates a claim of one of its first ten providers.
+sub wide_update
+{
+	return claim_update(150, provider => 'random(1, 10)', months => 2, claims => 2);
+}
+
+sub fill
+{
+	my ($database, @parts) = @_;
+	foreach my $file ('test/support/platform.sql', 'bench/generate.sql')
+	{
+		my $out = `psql -Xq -v ON_ERROR_STOP=1 -d $database -f $top/$file 2>&1`;
+		die "$file: $out" if $?;
+	}
+	sql($database, sprintf("SELECT gen.platform(%d, %d, %d, '%s', %s)",
+		@$_[ 0 .. 2 ], $ENV{BENCH_AS_OF}, $_->[3])) foreach @parts;
+	return sql($database, 'SELECT count(*) FROM claims') . ' claims of '
+	  . sql($database, 'SELECT count(*) FROM providers') . ' providers';
+}
+
+sub attach
+{
+	my ($database) = @_;
+	sql($database, 'CREATE EXTENSION meritum_cache');
+	# runs that rows do not ask for would disturb
+	sql($database, 'UPDATE meritum_cache.job SET enabled = false');
+	sql($database, 'SELECT FROM meritum_attach()');
+	my ($done, $cells, $errors) = split /\|/, sql($database, 'CALL meritum_refresh_all_providers()');
+	die "nightly batch: $errors\n" if $errors ne '[]';
+	return "attached, $cells figures of $done providers";
 }
 
 # The reference data: its two databases, without and with the extension.
 sub reference
 {
-	my $plain = plain('reference_plain', option('PROVIDERS'), option('MONTHS'), option('SCALE'));
+	my $plain = plain('reference_plain',
+		[ option('SEED'), option('PROVIDERS'), option('MONTHS'), option('SCALE') ]);
 	return ($plain, attached('reference_attached', $plain));
+}
+
+# A part of peers.sql.
+sub peers_sql
+{
+	my ($part) = @_;
+	my %parts = read_file("$top/bench/peers.sql") =~ /^-- part (\w+)\n(.*?)(?=^-- part|\z)/msg;
+	return $parts{$part} // die "peers.sql has no part $part\n";
 }
 
 # ----------------------------------------------------------------------
 # Load
 # ----------------------------------------------------------------------
 
-# Updates of the state of single claims, of providers with about so many
-# claims a month in the reference data.  A claim gets one of the four states
-# that most claims go through, and always another one than it had.
-#
-# With apart, each client has providers of its own.
-sub state_update
+# See bench/generate.sql: provider n has 1,200 claims a month if n % 10 = 0,
+# 300 if it is 1 to 3, else 150; a claim's number is made of the provider's,
+# how many months ago it was, and its own.  Those of the form n % 50 = 49 are
+# not active.
+
+# Expressions of pgbench for the number of a random provider of the reference
+# data with so many claims a month.
+sub random_provider
+{
+	my ($per_month) = @_;
+	my $tens = int(option('PROVIDERS') / 10) - 1;
+	return {
+		150 => "10 * random(0, $tens) + random(4, 8)",
+		300 => "10 * random(0, $tens) + random(1, 3)",
+		1200 => "10 * random(0, $tens) + 10" }->{$per_month};
+}
+
+# SQL for the id of a provider.
+sub provider_id
+{
+	my ($number, $seed) = @_;
+	return sprintf q(md5('%dprovider' || %s)::uuid), $seed // option('SEED'), $number;
+}
+
+# A script of pgbench that updates one random claim of a provider with about
+# so many claims a month.  It gets one of the four states that most claims go
+# through, always another one than it had; set names other changes, provider,
+# seed, months and claims other choices.
+sub claim_update
 {
 	my ($per_month, %arg) = @_;
+	my $provider = $arg{provider} // random_provider($per_month);
+	my $last = ($arg{months} // option('MONTHS')) - 1;
+	my $claims = $arg{claims} // max(1, int($per_month * option('SCALE') * 0.9));
+	my $seed = $arg{seed} // option('SEED');
 	my $set = $arg{set} // <<~'SQL';
 		state = CASE WHEN state = (ARRAY['SUBMITTED', 'ASSESSED', 'PAID', 'REJECTED'])[:state]
 		             THEN (ARRAY['ASSESSED', 'PAID', 'REJECTED', 'SUBMITTED'])[:state]
 		             ELSE (ARRAY['SUBMITTED', 'ASSESSED', 'PAID', 'REJECTED'])[:state] END,
 		updated_at = now()
 		SQL
-	# see bench/generate.sql: who has how many, and how claims are numbered
-	my $tens = int(option('PROVIDERS') / 10) - 1;
-	my $provider = $arg{provider} // {
-		150 => "10 * random(0, $tens) + random(4, 8)",
-		300 => "10 * random(0, $tens) + random(1, 3)",
-		1200 => "10 * random(0, $tens) + 10" }->{$per_month};
-	my $claims = max(1, int($per_month * option('SCALE') * 0.9));
-	my $last = option('MONTHS') - 1;
-	my $seed = option('SEED');
+	chomp $set;
 	return <<~SQL;
 		\\set provider $provider
 		\\set month random(0, $last)
@@ -522,6 +600,18 @@ sub state_update
 		UPDATE claims SET $set
 		WHERE claim_id = md5('${seed}claim' || :claim)::uuid;
 		SQL
+}
+
+# The dashboard: metrics as an array, and the period of a year, for queries.
+sub dashboard
+{
+	my $keys = join ',', qw(revenue_monthly revenue_by_ba revenue_by_location
+	  revenue_by_hsc top_hsc_codes claims_submitted claims_assessed claims_paid
+	  claims_rejected claims_adjusted rejection_rate_monthly rejection_by_code
+	  rejection_by_hsc pending_pipeline);
+	my ($year, $month) = split /-/, $ENV{BENCH_AS_OF};
+	my $start = $month == 12 ? "$year-01-01" : sprintf '%d-%02d-01', $year - 1, $month + 1;
+	return ("'{$keys}'", "'$start'", "'$ENV{BENCH_AS_OF}'");
 }
 
 # What the nightly batch is compared with.
@@ -575,6 +665,9 @@ sub start
 	print { $self->{in} } "$sql\n\\echo $self->{mark}\n";
 	return;
 }
+
+# Whether what was started has printed something, as it does at its end.
+sub ready { return IO::Select->new($_[0]{out})->can_read(0); }
 
 # Wait for what was started; returns what it printed.
 sub finish

@@ -20,7 +20,7 @@ setup(
 	databases => { plain => $plain, attached => $attached },
 	settings => { 'meritum_cache.databases' => 'attached', synchronous_commit => 'off' });
 
-my %load = (clients => 2, script => state_update(150), rows_of => 'claims');
+my %load = (clients => 2, script => claim_update(150), rows_of => 'claims');
 my @backlog;
 
 compare('async',

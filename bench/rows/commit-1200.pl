@@ -15,7 +15,7 @@ setup(
 	databases => { plain => $plain, attached => $attached },
 	settings => { synchronous_commit => 'off' });
 
-my %load = (clients => 2, script => state_update(1200), rows_of => 'claims');
+my %load = (clients => 2, script => claim_update(1200), rows_of => 'claims');
 
 compare('commit-1200',
 	A => sub { pgbench('plain', %load)->{tps} },

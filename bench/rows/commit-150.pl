@@ -27,7 +27,7 @@ foreach my $durable ('off', 'on')
 {
 	my %load = (
 		clients => 2,
-		script => state_update(150),
+		script => claim_update(150),
 		rows_of => 'claims',
 		settings => { synchronous_commit => $durable });
 	compare($durable eq 'on' ? 'commit-150-durable' : 'commit-150',
