@@ -71,10 +71,8 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION @extschema@.meritum_stat_reset() IS
 'clears the counters of meritum_cache.stat_refresh, which a rollback does not bring back, and of meritum_cache.stat_provider, in this database';
 
-REVOKE ALL ON FUNCTION meritum_cache.refresh_statistics() FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.meritum_stat_reset() FROM PUBLIC;
-
--- Whoever updates the extension need not be its owner.
+-- Whoever updates the extension need not be its owner.  Before privileges are
+-- revoked, so that what is remembered of these names no other role.
 DO $do$
 DECLARE
 	v_owner pg_catalog.regrole := (
@@ -93,3 +91,6 @@ BEGIN
 	END LOOP;
 END
 $do$;
+
+REVOKE ALL ON FUNCTION meritum_cache.refresh_statistics() FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.meritum_stat_reset() FROM PUBLIC;

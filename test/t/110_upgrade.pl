@@ -60,6 +60,9 @@ my $inventory = q(
 		   relrowsecurity, relforcerowsecurity, relreplident,
 		   CASE WHEN relkind = 'v' THEN pg_get_viewdef(oid) END
 	  FROM relation ORDER BY 2;
+	SELECT 'initial privileges', o.identity, i.objsubid, i.privtype, i.initprivs
+	  FROM member AS m JOIN pg_init_privs AS i ON i.classoid = m.classid AND i.objoid = m.objid,
+		   pg_identify_object(i.classoid, i.objoid, 0) AS o ORDER BY 2, 3;
 	SELECT 'column', name, attname, format_type(atttypid, atttypmod), attnotnull, attacl,
 		   attidentity, attgenerated, attstorage, attstattarget,
 		   pg_get_expr(adbin, adrelid), col_description(attrelid, attnum)
@@ -162,6 +165,8 @@ $node->safe_psql('postgres', q(
 	) . add_claims(1, 90, 3));
 $node->safe_psql('postgres', "CREATE EXTENSION meritum_cache VERSION '$older[0]'");
 $node->safe_psql('postgres', q(
+	CREATE ROLE operator;
+	SELECT meritum_grant('operator', 'operator');
 	CREATE ROLE reader;
 	GRANT USAGE ON SCHEMA meritum_cache TO reader;
 	GRANT SELECT ON meritum_cache.analytics_cache TO reader;
@@ -245,6 +250,15 @@ is( $node->safe_psql('postgres', q(
 is( $node->safe_psql('postgres',
 		'SELECT count(*) FROM meritum_cache.job WHERE enabled'),
 	'0', 'nor is a job enabled again');
+
+# What is new is not granted by the way, but easily.
+my $may = q(SELECT has_table_privilege('operator', 'meritum_cache.stat_provider', 'SELECT'),
+				   has_function_privilege('operator', 'meritum_stat_reset()', 'EXECUTE'),
+				   has_table_privilege('operator', 'meritum_cache.role_grant', 'SELECT'));
+is($node->safe_psql('postgres', $may), 'f|f|f', 'a level does not yet have what is new');
+$node->safe_psql('postgres',
+	'SELECT meritum_grant(role, level, pinned) FROM meritum_cache.role_grant');
+is($node->safe_psql('postgres', $may), 't|t|f', 'it has once it is granted again');
 
 # a session from before the update goes on
 $writer->query_safe(q(UPDATE claims SET state = 'PAID' WHERE claim_id = test.c(8)));

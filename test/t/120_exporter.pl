@@ -29,7 +29,7 @@ my $node = platform_server('exporter');
 my $figures = slurp_file($queries);
 
 # The role has the rights that the file tells to grant, and no others.
-my ($grants) = $figures =~ /^((?:#   (?:CREATE ROLE|GRANT|\s).*\n)+)/m;
+my ($grants) = $figures =~ /^((?:#   (?:CREATE ROLE|GRANT|SELECT) .*\n)+)/m;
 $grants =~ s/^#//mg;
 $node->safe_psql('postgres', $grants);
 
