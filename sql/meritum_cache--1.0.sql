@@ -54,9 +54,7 @@ COMMENT ON TABLE meritum_cache.metric IS
 CREATE TABLE meritum_cache.event_metric (
 	event_type text NOT NULL,
 	metric_key pg_catalog.varchar(50) NOT NULL,
-	CONSTRAINT event_metric_pkey PRIMARY KEY (event_type, metric_key),
-	CONSTRAINT event_metric_metric_key_fkey FOREIGN KEY (metric_key)
-		REFERENCES meritum_cache.metric (metric_key) ON DELETE CASCADE
+	CONSTRAINT event_metric_pkey PRIMARY KEY (event_type, metric_key)
 );
 
 COMMENT ON TABLE meritum_cache.event_metric IS
@@ -145,7 +143,7 @@ CREATE TABLE meritum_cache.pending_refresh (
 CREATE INDEX pending_refresh_provider_id ON meritum_cache.pending_refresh (provider_id);
 
 COMMENT ON TABLE meritum_cache.pending_refresh IS
-'durable notes of what is still to be refreshed: scope says of what kind a note is (claims: the claims of a month; month: all of a month; provider: all of a provider; or the source table whose keys are to be looked up)';
+'durable notes of what is still to be refreshed: scope says of what kind a note is (claims: the claims of a month; month: all of a month; provider: all of a provider; restore: everything, once a restore is complete; or the source table whose keys are to be looked up)';
 
 -- With the caller's rights, and so under row security.
 CREATE VIEW meritum_cache.failed_refresh WITH (security_invoker) AS
@@ -174,6 +172,16 @@ CREATE TABLE meritum_cache.job (
 
 COMMENT ON TABLE meritum_cache.job IS
 'scheduled commands: schedule is minute, hour, day of month, month, day of week; timezone null means meritum_cache.timezone; each runs as its owner';
+
+CREATE TABLE meritum_cache.default_row (
+	relation text NOT NULL,
+	key text NOT NULL,
+	metric_key text NOT NULL,
+	CONSTRAINT default_row_pkey PRIMARY KEY (relation, key, metric_key)
+);
+
+COMMENT ON TABLE meritum_cache.default_row IS
+'the rows of job and event_metric that CREATE EXTENSION makes: key is the job or the event type, metric_key empty for a job; a dump carries those that have been removed';
 
 CREATE TABLE meritum_cache.job_state (
 	name text NOT NULL,
@@ -297,6 +305,34 @@ LANGUAGE C VOLATILE;
 COMMENT ON FUNCTION meritum_cache.check_job() IS
 'trigger of the job table: refuses a malformed schedule, naming the field, and a timeout that is not positive (22023)';
 
+CREATE FUNCTION meritum_cache.check_event() RETURNS trigger
+AS 'MODULE_PATHNAME', 'check_event'
+LANGUAGE C VOLATILE;
+
+COMMENT ON FUNCTION meritum_cache.check_event() IS
+'trigger of the event map: refuses a metric that does not exist (23503), except from a dump, which may bring it later';
+
+CREATE FUNCTION meritum_cache.forget_metric() RETURNS trigger
+AS 'MODULE_PATHNAME', 'forget_metric'
+LANGUAGE C VOLATILE;
+
+COMMENT ON FUNCTION meritum_cache.forget_metric() IS
+'trigger of metric: takes a metric that is deleted out of the event map';
+
+CREATE FUNCTION meritum_cache.restore_row() RETURNS trigger
+AS 'MODULE_PATHNAME', 'restore_row'
+LANGUAGE C VOLATILE;
+
+COMMENT ON FUNCTION meritum_cache.restore_row() IS
+'trigger of tables that a dump carries: a row from a dump takes the place of the one with its key';
+
+CREATE FUNCTION meritum_cache.restore_default() RETURNS trigger
+AS 'MODULE_PATHNAME', 'restore_default'
+LANGUAGE C VOLATILE;
+
+COMMENT ON FUNCTION meritum_cache.restore_default() IS
+'trigger of default_row: a row from a dump removes the default row that it names';
+
 CREATE FUNCTION meritum_cache.explanatory_codes(codes jsonb) RETURNS text[]
 AS 'MODULE_PATHNAME', 'explanatory_codes'
 LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
@@ -368,6 +404,14 @@ CREATE POLICY provider ON meritum_cache.pending_refresh FOR SELECT
 -- Its column errors names providers.
 CREATE POLICY provider ON meritum_cache.job_run FOR SELECT
 	USING ((SELECT meritum_cache.sees_all()));
+
+CREATE TRIGGER check_event
+	BEFORE INSERT OR UPDATE ON meritum_cache.event_metric
+	FOR EACH ROW EXECUTE FUNCTION meritum_cache.check_event();
+
+CREATE TRIGGER forget_metric
+	AFTER DELETE ON meritum_cache.metric
+	FOR EACH ROW EXECUTE FUNCTION meritum_cache.forget_metric();
 
 /*
  * Reading
@@ -641,11 +685,57 @@ INSERT INTO meritum_cache.job (name, schedule, command, owner) VALUES
 	 'CALL @extschema@.meritum_cleanup_old_entries()',
 	 CURRENT_USER::pg_catalog.regrole);
 
-SELECT pg_catalog.pg_extension_config_dump('meritum_cache.source_table', '');
+INSERT INTO meritum_cache.default_row (relation, key, metric_key)
+SELECT 'job', j.name, '' FROM meritum_cache.job j
+UNION ALL
+SELECT 'event_metric', e.event_type, e.metric_key FROM meritum_cache.event_metric e;
 
--- A dropped role would be dumped as a number, which may be another's elsewhere.
+/*
+ * Dump and restore
+ *
+ * The rows of "Data" are there again when a dump is restored.  Dumped rows take
+ * their place, and those that were removed are removed again, by what the dump
+ * carries of default_row.  A row that names a role or a table which is no more
+ * is not dumped: by its number it might come to name another.  The triggers
+ * fire in a session of replication too.
+ */
+
+CREATE TRIGGER restore_default
+	BEFORE INSERT ON meritum_cache.default_row
+	FOR EACH ROW EXECUTE FUNCTION meritum_cache.restore_default();
+CREATE TRIGGER restore_row
+	BEFORE INSERT ON meritum_cache.event_metric
+	FOR EACH ROW EXECUTE FUNCTION meritum_cache.restore_row();
+CREATE TRIGGER restore_row
+	BEFORE INSERT ON meritum_cache.job
+	FOR EACH ROW EXECUTE FUNCTION meritum_cache.restore_row();
+CREATE TRIGGER restore_row
+	BEFORE INSERT ON meritum_cache.role_grant
+	FOR EACH ROW EXECUTE FUNCTION meritum_cache.restore_row();
+CREATE TRIGGER restore_row
+	BEFORE INSERT ON meritum_cache.source_table
+	FOR EACH ROW EXECUTE FUNCTION meritum_cache.restore_row();
+
+ALTER TABLE meritum_cache.default_row ENABLE ALWAYS TRIGGER restore_default;
+ALTER TABLE meritum_cache.event_metric ENABLE ALWAYS TRIGGER restore_row;
+ALTER TABLE meritum_cache.job ENABLE ALWAYS TRIGGER restore_row;
+ALTER TABLE meritum_cache.role_grant ENABLE ALWAYS TRIGGER restore_row;
+ALTER TABLE meritum_cache.source_table ENABLE ALWAYS TRIGGER restore_row;
+ALTER TABLE meritum_cache.source_table ENABLE ALWAYS TRIGGER configuration_changed;
+
+SELECT pg_catalog.pg_extension_config_dump('meritum_cache.event_metric', '');
+SELECT pg_catalog.pg_extension_config_dump('meritum_cache.job',
+	'WHERE EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = job.owner::pg_catalog.oid)');
+SELECT pg_catalog.pg_extension_config_dump('meritum_cache.source_table',
+	'WHERE EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = source_table.relation::pg_catalog.oid)');
+SELECT pg_catalog.pg_extension_config_dump('meritum_cache.default_row',
+	'WHERE NOT EXISTS (SELECT FROM meritum_cache.job j'
+	' WHERE default_row.relation = ''job'' AND j.name = default_row.key)'
+	' AND NOT EXISTS (SELECT FROM meritum_cache.event_metric e'
+	' WHERE default_row.relation = ''event_metric'' AND e.event_type = default_row.key'
+	' AND e.metric_key = default_row.metric_key)');
 SELECT pg_catalog.pg_extension_config_dump('meritum_cache.role_grant',
-	'WHERE EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid OPERATOR(pg_catalog.=) role::pg_catalog.oid)');
+	'WHERE EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = role_grant.role::pg_catalog.oid)');
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA meritum_cache FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.meritum_get_metrics(uuid, text[], date, date, jsonb) FROM PUBLIC;

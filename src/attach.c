@@ -37,7 +37,6 @@
 #include "source.h"
 #include "zone.h"
 
-#define ROW_TRIGGER "meritum_cache_row"
 #define TRUNCATE_TRIGGER "meritum_cache_truncate"
 
 /* What is to be attached as one source. */
@@ -298,7 +297,7 @@ make_triggers(Oid relid, McSource source)
 {
 	ListCell   *lc;
 
-	make_trigger(relid, ROW_TRIGGER,
+	make_trigger(relid, MC_ROW_TRIGGER,
 				 "INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW", source);
 	foreach(lc, find_all_inheritors(relid, NoLock, NULL))
 		make_trigger(lfirst_oid(lc), TRUNCATE_TRIGGER,
@@ -308,7 +307,7 @@ make_triggers(Oid relid, McSource source)
 static int
 drop_triggers(Oid relid)
 {
-	static const char *const names[] = {ROW_TRIGGER, TRUNCATE_TRIGGER};
+	static const char *const names[] = {MC_ROW_TRIGGER, TRUNCATE_TRIGGER};
 	int			dropped = 0;
 	int			i;
 	ListCell   *lc;

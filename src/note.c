@@ -52,8 +52,18 @@ static McPlan select_keys = {
 	"SELECT n.note_id, n.scope, n.keys,"
 	" coalesce(n.seen_xmax <= pg_snapshot_xmin(pg_current_snapshot()), false)"
 	" FROM meritum_cache.pending_refresh n"
-	" WHERE n.provider_id IS NULL AND n.next_attempt_at <= clock_timestamp()"
+	" WHERE n.provider_id IS NULL AND n.scope <> 'restore'"
+	" AND n.next_attempt_at <= clock_timestamp()"
 	" ORDER BY n.note_id LIMIT 100",
+	"", SPI_OK_SELECT
+};
+
+static McPlan select_restores = {
+	"SELECT n.note_id,"
+	" coalesce(n.seen_xmax <= pg_snapshot_xmin(pg_current_snapshot()), false)"
+	" FROM meritum_cache.pending_refresh n"
+	" WHERE n.provider_id IS NULL AND n.scope = 'restore'"
+	" AND n.next_attempt_at <= clock_timestamp()",
 	"", SPI_OK_SELECT
 };
 
@@ -66,6 +76,13 @@ static McPlan keep_note = {
 	"UPDATE meritum_cache.pending_refresh n SET"
 	" seen_xmax = coalesce(n.seen_xmax, pg_snapshot_xmax(pg_current_snapshot())),"
 	" next_attempt_at = clock_timestamp() + interval '1 second'"
+	" WHERE n.note_id = $1",
+	"int8", SPI_OK_UPDATE
+};
+
+static McPlan postpone_note = {
+	"UPDATE meritum_cache.pending_refresh n SET seen_xmax = NULL,"
+	" next_attempt_at = clock_timestamp() + interval '5 seconds'"
 	" WHERE n.note_id = $1",
 	"int8", SPI_OK_UPDATE
 };
@@ -315,6 +332,35 @@ mc_note_take_keys(McResolve resolve, void *arg)
 			resolve(source, keys, arg);
 		mc_plan_execute(last || source < 0 ? &delete_note : &keep_note, &id, NULL);
 	}
+}
+
+void
+mc_note_write_restore(void)
+{
+	write_note(NULL, NULL, NULL, 0, "restore", NULL, 0,
+			   mc_cause_name(MC_CAUSE_WORKER), NULL);
+}
+
+bool
+mc_note_take_restore(bool complete)
+{
+	uint64		n = mc_plan_execute(&select_restores, NULL, NULL);
+	SPITupleTable *notes = SPI_tuptable;
+	bool		taken = false;
+	uint64		row;
+
+	for (row = 0; row < n; row++)
+	{
+		bool		isnull;
+		Datum		id = SPI_getbinval(notes->vals[row], notes->tupdesc, 1, &isnull);
+		bool		last = DatumGetBool(SPI_getbinval(notes->vals[row],
+													  notes->tupdesc, 2, &isnull));
+
+		mc_plan_execute(!complete ? &postpone_note :
+						last ? &delete_note : &keep_note, &id, NULL);
+		taken |= complete && last;
+	}
+	return taken;
 }
 
 bool

@@ -47,6 +47,14 @@ typedef void (*McResolve) (McSource source, Datum keys, void *arg);
 extern void mc_note_take_keys(McResolve resolve, void *arg);
 
 /*
+ * Leave a note that the attached tables were restored from a dump.  Taking it
+ * returns whether everything is to be refreshed now: not before the restore is
+ * complete, and what ran then has ended.
+ */
+extern void mc_note_write_restore(void);
+extern bool mc_note_take_restore(bool complete);
+
+/*
  * The provider of the oldest note that is due, or unresolved if that has none.
  * Returns false if none is due; then *next_due is when the next one will be,
  * DT_NOEND if there is none at all.

@@ -24,6 +24,7 @@
 #include "guc.h"
 #include "note.h"
 #include "owner.h"
+#include "plan.h"
 #include "provider.h"
 #include "refresh.h"
 #include "query.h"
@@ -33,6 +34,11 @@
 /* Cells that a changed claim touches, about; and at most those of a month. */
 #define CELLS_PER_CLAIM 8
 #define CELLS_PER_MONTH MC_N_METRICS
+
+static McPlan select_states = {
+	"SELECT s.provider_id FROM meritum_cache.provider_state s",
+	"", SPI_OK_SELECT
+};
 
 static int
 compare_tasks(const void *a, const void *b)
@@ -456,6 +462,36 @@ resolve_note(McSource source, Datum keys, void *arg)
 	mc_refresh_resolve(source, keys, found_claim, arg);
 }
 
+/*
+ * After a restore: notes for all providers that the nightly batch refreshes,
+ * and for those that have figures already.
+ */
+static void
+note_everything(void)
+{
+	uint64		n = mc_plan_execute(&select_states, NULL, NULL);
+	SPITupleTable *states = SPI_tuptable;
+	ListCell   *lc;
+	uint64		i;
+
+	for (i = 0; i < n; i++)
+	{
+		bool		isnull;
+		Datum		provider = SPI_getbinval(states->vals[i], states->tupdesc, 1, &isnull);
+		McTask	   *task = mc_task_create(DatumGetUUIDP(provider), MC_CAUSE_WORKER);
+
+		task->whole = true;
+		mc_note_write(task, NULL);
+	}
+	foreach(lc, mc_query_active_providers(mc_today()))
+	{
+		McTask	   *task = mc_task_create(lfirst(lc), MC_CAUSE_WORKER);
+
+		task->full_window = true;
+		mc_note_write(task, NULL);
+	}
+}
+
 void
 mc_refresh_unresolved(McWait wait)
 {
@@ -475,6 +511,8 @@ mc_refresh_unresolved(McWait wait)
 		return;
 	}
 	mc_owner_renew_snapshot();
+	if (mc_note_take_restore(mc_source_complete()))
+		note_everything();
 	mc_note_take_keys(resolve_note, &list);
 	mc_owner_leave(&bracket);
 

@@ -13,6 +13,7 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "catalog/pg_type.h"
+#include "commands/trigger.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
 #include "utils/jsonb.h"
@@ -202,6 +203,21 @@ read_attached(void)
 	table_close(rel, AccessShareLock);
 	attached.valid = generation == attached.generation;
 	attached.reads++;
+}
+
+bool
+mc_source_complete(void)
+{
+	int			i;
+
+	if (mc_source_get(MC_CLAIMS) == NULL)
+		return false;
+	for (i = 0; i < MC_N_SOURCES; i++)
+		if (OidIsValid(attached.table[i].relid) &&
+			!OidIsValid(get_trigger_oid(attached.table[i].relid,
+										MC_ROW_TRIGGER, true)))
+			return false;
+	return true;
 }
 
 uint64

@@ -50,6 +50,9 @@ enum
 	MC_CLAIM_CREATED, MC_CLAIM_UPDATED, MC_CLAIM_DELETED
 };
 
+/* The trigger of an attached table that notes its rows. */
+#define MC_ROW_TRIGGER "meritum_cache_row"
+
 /* An attached table. */
 typedef struct McAttached
 {
@@ -67,6 +70,12 @@ extern int	mc_source_by_name(const char *name);
  */
 extern const McAttached *mc_source_get(McSource source);
 extern void mc_source_require(void);	/* 55000 unless claims are attached */
+
+/*
+ * Are claims attached, and has every attached table its trigger?  They come
+ * last in a restore.
+ */
+extern bool mc_source_complete(void);
 
 /* A number that changes whenever the attached tables are read anew. */
 extern uint64 mc_source_generation(void);

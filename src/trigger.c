@@ -10,6 +10,7 @@
 
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/datetime.h"
 #include "utils/datum.h"
@@ -21,6 +22,7 @@
 #include "utils/timestamp.h"
 
 #include "dirty.h"
+#include "note.h"
 #include "owner.h"
 #include "source.h"
 #include "wake.h"
@@ -459,7 +461,9 @@ PG_FUNCTION_INFO_V1(configuration_changed);
 
 /*
  * Makes every session forget what it has read of the table, and wakes the
- * background worker, which has read the jobs.
+ * background worker, which has read the jobs.  Attached tables that are not
+ * written by meritum_attach(), inside its bracket, come from a dump, which has
+ * neither facts nor figures.
  */
 Datum
 configuration_changed(PG_FUNCTION_ARGS)
@@ -471,6 +475,16 @@ configuration_changed(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("function \"%s\" must be called as a trigger",
 						"configuration_changed")));
+	if (TRIGGER_FIRED_BY_INSERT(trigger->tg_event) &&
+		!InSecurityRestrictedOperation() &&
+		RelationGetRelid(trigger->tg_relation) == mc_cache_relation("source_table"))
+	{
+		McBracket	bracket;
+
+		mc_owner_enter(&bracket, true);
+		mc_note_write_restore();
+		mc_owner_leave(&bracket);
+	}
 	CacheInvalidateRelcache(trigger->tg_relation);
 	mc_wake_jobs_changed();
 	mc_dirty_wake();

@@ -129,9 +129,9 @@ sub platform_server
 # from the oracle's, or from the extension's own recomputation.
 sub wrong
 {
-	my ($node) = @_;
+	my ($node, $db) = @_;
 
-	return $node->safe_psql('postgres', qq(
+	return $node->safe_psql($db // 'postgres', qq(
 		SELECT 'oracle', d.* FROM
 			   oracle.existing_diff(test.everyone(), NULL, $today, '$zone') AS d
 		 ORDER BY 2, 3, 4, 5 LIMIT 20;
