@@ -188,11 +188,12 @@ CREATE TABLE meritum_cache.job_state (
 	schedule text NOT NULL,
 	timezone text NOT NULL,
 	next_run_at timestamptz,
+	computed_at timestamptz,
 	CONSTRAINT job_state_pkey PRIMARY KEY (name)
 ) WITH (fillfactor = 50);
 
 COMMENT ON TABLE meritum_cache.job_state IS
-'the worker''s memory of when each enabled job is due next, by the schedule and time zone that it was computed from; null if never';
+'the worker''s memory of when each enabled job is due next, by the schedule and time zone that it was computed from, and what the clock showed then; next_run_at is null if never';
 
 CREATE TABLE meritum_cache.job_run (
 	run_id bigint GENERATED ALWAYS AS IDENTITY,

@@ -39,6 +39,9 @@
 
 #define PRUNE_INTERVAL_MS (60 * 60 * 1000)
 
+/* By how much the clock may be set back and every job still waits for it. */
+#define SMALL_SETBACK (3 * USECS_PER_HOUR)
+
 typedef struct Job
 {
 	char	   *name;
@@ -63,6 +66,7 @@ static bool jobs_valid = false;
 static Oid	job_relation = InvalidOid;
 static TimestampTz next_step = DT_NOEND;
 static TimestampTz next_prune = DT_NOBEGIN;
+static TimestampTz last_look = DT_NOBEGIN;	/* to see the clock set back */
 
 static Process processes[MAX_PROCESSES];
 static int	nprocesses = 0;
@@ -75,7 +79,8 @@ static McPlan select_jobs = {
 	"SELECT j.name, j.schedule, coalesce(j.timezone, $1),"
 	"       CASE WHEN s.schedule = j.schedule"
 	"             AND s.timezone = coalesce(j.timezone, $1)"
-	"            THEN coalesce(s.next_run_at, 'infinity') END"
+	"            THEN coalesce(s.next_run_at, 'infinity') END,"
+	"       s.computed_at"
 	"  FROM meritum_cache.job j"
 	"  LEFT JOIN meritum_cache.job_state s ON s.name = j.name"
 	" WHERE j.enabled",
@@ -90,11 +95,13 @@ static McPlan delete_states = {
 };
 
 static McPlan store_state = {
-	"INSERT INTO meritum_cache.job_state (name, schedule, timezone, next_run_at)"
-	" VALUES ($1, $2, $3, $4)"
+	"INSERT INTO meritum_cache.job_state"
+	" (name, schedule, timezone, next_run_at, computed_at)"
+	" VALUES ($1, $2, $3, $4, $5)"
 	" ON CONFLICT (name) DO UPDATE SET schedule = excluded.schedule,"
-	" timezone = excluded.timezone, next_run_at = excluded.next_run_at",
-	"text,text,text,timestamptz", SPI_OK_INSERT
+	" timezone = excluded.timezone, next_run_at = excluded.next_run_at,"
+	" computed_at = excluded.computed_at",
+	"text,text,text,timestamptz,timestamptz", SPI_OK_INSERT
 };
 
 /*
@@ -205,17 +212,18 @@ due_after(const Job *job, TimestampTz after)
 }
 
 static void
-set_next(Job *job, TimestampTz next)
+set_next(Job *job, TimestampTz now)
 {
-	Datum		values[4];
+	Datum		values[5];
 
-	job->next = next;
+	job->next = due_after(job, now);
 	values[0] = CStringGetTextDatum(job->name);
 	values[1] = CStringGetTextDatum(job->schedule_text);
 	values[2] = CStringGetTextDatum(job->zone_name);
-	values[3] = TimestampTzGetDatum(next);
+	values[3] = TimestampTzGetDatum(job->next);
+	values[4] = TimestampTzGetDatum(now);
 	mc_plan_execute(&store_state, values,
-					TIMESTAMP_IS_NOEND(next) ? "   n" : NULL);
+					TIMESTAMP_IS_NOEND(job->next) ? "   n " : NULL);
 }
 
 /*
@@ -249,14 +257,23 @@ parse_job(Job *job)
 }
 
 /*
- * A stored time later than what the schedule gives was computed when the
- * clock was ahead; but small corrections of the clock must not make a job run
- * twice.
+ * Whether the time that was stored for a job still holds.  One that has passed
+ * is a missed run.  One that is later than what the schedule gives now was
+ * computed before the clock was set back.  Then the job waits until the clock
+ * shows again what it showed, lest it should run twice; but no longer than
+ * its own period or a day, and after a larger correction not at all.
  */
 static bool
-clock_was_wrong(TimestampTz stored, TimestampTz computed)
+still_holds(TimestampTz stored, TimestampTz computed_at,
+			TimestampTz next, TimestampTz now)
 {
-	return stored - computed > USECS_PER_DAY;
+	TimestampTz setback = computed_at - now;
+
+	if (stored <= next)
+		return true;
+	return setback > 0 &&
+		setback <= Max(SMALL_SETBACK,
+					   Min(stored - computed_at, USECS_PER_DAY));
 }
 
 static void
@@ -265,6 +282,7 @@ read_jobs(TimestampTz now)
 	Datum		zone = CStringGetTextDatum(mc_zone_name());
 	uint64		n = mc_plan_execute(&select_jobs, &zone, NULL);
 	TimestampTz *stored = palloc(n * sizeof(TimestampTz));
+	TimestampTz *computed_at = palloc(n * sizeof(TimestampTz));
 	bool	   *known = palloc(n * sizeof(bool));
 	MemoryContext previous;
 	ListCell   *lc;
@@ -285,6 +303,9 @@ read_jobs(TimestampTz now)
 		job->zone_name = TextDatumGetCString(mc_plan_value(i, 3, &isnull));
 		stored[i] = DatumGetTimestampTz(mc_plan_value(i, 4, &isnull));
 		known[i] = !isnull;
+		computed_at[i] = DatumGetTimestampTz(mc_plan_value(i, 5, &isnull));
+		if (isnull)
+			computed_at[i] = now;
 		jobs = lappend(jobs, job);
 	}
 	MemoryContextSwitchTo(previous);
@@ -292,17 +313,16 @@ read_jobs(TimestampTz now)
 	foreach(lc, jobs)
 	{
 		Job		   *job = lfirst(lc);
-		TimestampTz computed;
 
 		i = foreach_current_index(lc);
 		job->next = DT_NOEND;
 		if (!parse_job(job))
 			continue;
-		computed = due_after(job, now);
-		if (known[i] && !clock_was_wrong(stored[i], computed))
+		if (known[i] && still_holds(stored[i], computed_at[i],
+									due_after(job, now), now))
 			job->next = stored[i];
 		else
-			set_next(job, computed);
+			set_next(job, now);
 	}
 	mc_plan_execute(&delete_states, NULL, NULL);
 }
@@ -443,11 +463,30 @@ dispatch(void)
 	return again;
 }
 
+/*
+ * What is kept here was computed by a clock that has been set back since.
+ */
+static void
+notice_setback(TimestampTz now)
+{
+	if (now < last_look)
+	{
+		jobs_valid = false;
+		next_prune = now;
+		if (last_look - now >= USECS_PER_MINUTE)
+			ereport(LOG,
+					(errmsg("the clock was set back by " INT64_FORMAT " seconds: looking at all schedules again",
+							(last_look - now) / USECS_PER_SEC)));
+	}
+	last_look = now;
+}
+
 bool
 mc_job_wanted(TimestampTz now)
 {
 	int			i;
 
+	notice_setback(now);
 	if (!jobs_valid || now >= next_step)
 		return true;
 	for (i = 0; i < nprocesses; i++)
@@ -484,7 +523,7 @@ mc_job_step(TimestampTz now)
 		if (job->next <= now)
 		{
 			(void) mc_run_queue(job->name, job->next);
-			set_next(job, due_after(job, now));
+			set_next(job, now);
 		}
 		next_step = Min(next_step, job->next);
 	}

@@ -17,6 +17,12 @@
 #include "note.h"
 #include "plan.h"
 
+/* No pause is longer than an hour, unless the clock was set back since. */
+#define IS_DUE \
+	" (n.next_attempt_at <= clock_timestamp()" \
+	"  OR n.next_attempt_at > clock_timestamp() + interval '1 hour'" \
+	"  AND n.next_attempt_at < 'infinity')"
+
 static McPlan insert_note = {
 	"INSERT INTO meritum_cache.pending_refresh"
 	" (provider_id, month, claims, scope, keys, cause, attempts, sqlstate,"
@@ -52,8 +58,7 @@ static McPlan select_keys = {
 	"SELECT n.note_id, n.scope, n.keys,"
 	" coalesce(n.seen_xmax <= pg_snapshot_xmin(pg_current_snapshot()), false)"
 	" FROM meritum_cache.pending_refresh n"
-	" WHERE n.provider_id IS NULL AND n.scope <> 'restore'"
-	" AND n.next_attempt_at <= clock_timestamp()"
+	" WHERE n.provider_id IS NULL AND n.scope <> 'restore' AND" IS_DUE
 	" ORDER BY n.note_id LIMIT 100",
 	"", SPI_OK_SELECT
 };
@@ -62,8 +67,7 @@ static McPlan select_restores = {
 	"SELECT n.note_id,"
 	" coalesce(n.seen_xmax <= pg_snapshot_xmin(pg_current_snapshot()), false)"
 	" FROM meritum_cache.pending_refresh n"
-	" WHERE n.provider_id IS NULL AND n.scope = 'restore'"
-	" AND n.next_attempt_at <= clock_timestamp()",
+	" WHERE n.provider_id IS NULL AND n.scope = 'restore' AND" IS_DUE,
 	"", SPI_OK_SELECT
 };
 
@@ -89,7 +93,7 @@ static McPlan postpone_note = {
 
 static McPlan next_note = {
 	"SELECT n.provider_id FROM meritum_cache.pending_refresh n"
-	" WHERE n.next_attempt_at <= clock_timestamp()"
+	" WHERE" IS_DUE
 	" ORDER BY n.note_id LIMIT 1",
 	"", SPI_OK_SELECT
 };
@@ -107,7 +111,7 @@ static McPlan fail_notes = {
 	" ELSE clock_timestamp() + least(interval '1 second' * power(2, n.attempts),"
 	" interval '1 hour') END, sqlstate = $2, message = $3"
 	" WHERE n.provider_id IS NOT DISTINCT FROM $1"
-	" AND n.next_attempt_at <= clock_timestamp()",
+	" AND" IS_DUE,
 	"uuid,text,text", SPI_OK_UPDATE
 };
 

@@ -187,14 +187,21 @@ sleep_until(TimestampTz until)
 					 Min(ms, LONGEST_SLEEP), PG_WAIT_EXTENSION);
 }
 
-/* The same, but whatever the latch says, except for signals. */
+/*
+ * The same, but whatever the latch says, except for signals; and not for
+ * longer, if the clock is set back meanwhile.
+ */
 static void
 pause_for(int ms)
 {
 	TimestampTz end = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms);
 
-	while (GetCurrentTimestamp() < end)
+	for (;;)
 	{
+		TimestampTz now = GetCurrentTimestamp();
+
+		if (now >= end || end > TimestampTzPlusMilliseconds(now, ms))
+			break;
 		ResetLatch(MyLatch);
 		handle_interrupts();
 		sleep_until(end);
@@ -310,7 +317,13 @@ tend_target(Target *target, TimestampTz now)
 		target->inherited = false;
 		target->next_try = TimestampTzPlusMilliseconds(now, RESTART_PAUSE);
 	}
-	if (target->handle == NULL && now >= target->next_try)
+	if (target->handle != NULL)
+		return;
+
+	/* No wait is longer, unless the clock was set back. */
+	target->next_try = Min(target->next_try,
+						   TimestampTzPlusMilliseconds(now, RETRY_PAUSE));
+	if (now >= target->next_try)
 		start_worker(target, now);
 }
 
