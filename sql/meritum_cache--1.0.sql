@@ -334,13 +334,6 @@ LANGUAGE C VOLATILE;
 COMMENT ON FUNCTION meritum_cache.restore_default() IS
 'trigger of default_row: a row from a dump removes the default row that it names';
 
-CREATE FUNCTION meritum_cache.explanatory_codes(codes jsonb) RETURNS text[]
-AS 'MODULE_PATHNAME', 'explanatory_codes'
-LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
-
-COMMENT ON FUNCTION meritum_cache.explanatory_codes(jsonb) IS
-'the codes in a JSON array: scalars by their text, objects by their scalar member code; null when there are none';
-
 -- Neither may run in a parallel worker, which does not know the pin.
 CREATE FUNCTION meritum_cache.pinned_provider() RETURNS uuid
 AS 'MODULE_PATHNAME', 'pinned_provider'

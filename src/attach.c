@@ -18,7 +18,6 @@
 #include "commands/trigger.h"
 #include "funcapi.h"
 #include "miscadmin.h"
-#include "parser/parse_coerce.h"
 #include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -196,16 +195,6 @@ name_columns(Candidate *candidates, Jsonb *renames)
 	}
 }
 
-static bool
-type_fits(Oid type, Oid wanted)
-{
-	Oid			base = getBaseType(type);
-
-	if (base == wanted || (wanted == JSONBOID && base == JSONOID))
-		return true;
-	return can_coerce_type(1, &base, &wanted, COERCION_IMPLICIT);
-}
-
 /*
  * Check the columns of all tables and complain of all that is wrong at once.
  */
@@ -233,7 +222,7 @@ check_columns(Candidate *candidates)
 				appendStringInfo(&missing, "%s%s.%s", missing.len > 0 ? ", " : "",
 								 get_rel_name(candidates[s].relid),
 								 candidates[s].column[c]);
-			else if (!type_fits(get_atttype(candidates[s].relid, attno), wanted))
+			else if (!mc_source_type_fits(get_atttype(candidates[s].relid, attno), wanted))
 				appendStringInfo(&wrong, "%s%s.%s is %s, not %s",
 								 wrong.len > 0 ? ", " : "",
 								 get_rel_name(candidates[s].relid),

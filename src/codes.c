@@ -57,22 +57,3 @@ mc_codes_extract(Jsonb *json, char ***codes)
 	}
 	return n;
 }
-
-PG_FUNCTION_INFO_V1(explanatory_codes);
-
-Datum
-explanatory_codes(PG_FUNCTION_ARGS)
-{
-	char	  **codes;
-	int			n = mc_codes_extract(PG_GETARG_JSONB_P(0), &codes);
-	Datum	   *elements;
-	int			i;
-
-	if (n == 0)
-		PG_RETURN_NULL();
-	elements = palloc(sizeof(Datum) * n);
-	for (i = 0; i < n; i++)
-		elements[i] = CStringGetTextDatum(codes[i]);
-	PG_RETURN_ARRAYTYPE_P(construct_array(elements, n, TEXTOID, -1, false,
-										  TYPALIGN_INT));
-}

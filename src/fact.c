@@ -544,21 +544,6 @@ mc_fact_rule_names(McFactSet *set)
 	return names.name;
 }
 
-uint64
-mc_fact_fill(void)
-{
-	McPlan		fill = {NULL, "", SPI_OK_INSERT, NULL};
-	int			bulk = mc_owner_begin_bulk();
-	uint64		n;
-
-	fill.sql = psprintf("INSERT INTO meritum_cache.claim_fact %s",
-						mc_query_fact_text(MC_SCOPE_ALL));
-	n = mc_plan_execute(&fill, NULL, NULL);
-	mc_plan_forget(&fill);
-	mc_owner_end_bulk(bulk);
-	return n;
-}
-
 void
 mc_fact_remove_provider(const pg_uuid_t *provider)
 {

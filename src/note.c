@@ -132,28 +132,6 @@ static const struct
 
 #define FLAG(task, i) (*(bool *) ((char *) (task) + flag_scopes[i].offset))
 
-const char *
-mc_error_message(const ErrorData *error)
-{
-	switch (ERRCODE_TO_CATEGORY(error->sqlerrcode))
-	{
-		case ERRCODE_DATA_EXCEPTION:
-			return "data exception";
-		case ERRCODE_FEATURE_NOT_SUPPORTED: /* as for a fee of NaN */
-			return "value that is not supported";
-		case ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION:
-			return "integrity constraint violation";
-		case ERRCODE_TRANSACTION_ROLLBACK:
-		case ERRCODE_INSUFFICIENT_RESOURCES:
-		case ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE:
-		case ERRCODE_OPERATOR_INTERVENTION:
-		case ERRCODE_SYSTEM_ERROR:
-		case ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION:
-			return error->message;
-	}
-	return "error raised by a function or trigger";
-}
-
 static Datum
 uuid_array(const pg_uuid_t *uuids, int n)
 {

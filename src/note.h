@@ -68,7 +68,5 @@ extern bool mc_note_next(pg_uuid_t *provider, bool *unresolved,
  */
 extern void mc_note_failed(const pg_uuid_t *provider, const ErrorData *error);
 
-/* What may be said of an error: never contents of a claim. */
-extern const char *mc_error_message(const ErrorData *error);
 
 #endif

@@ -19,6 +19,7 @@
 #include "optimizer/cost.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
+#include "utils/rls.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
@@ -118,6 +119,10 @@ mc_owner_enter(McBracket *bracket, bool latest)
 		set_locally("enable_bitmapscan", "off");
 	if (enable_seqscan)
 		set_locally("enable_seqscan", "off");
+
+	/* Rows that row security keeps from us are an error, not a lesser sum. */
+	if (row_security)
+		set_locally("row_security", "off");
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "could not connect to SPI");
 

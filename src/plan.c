@@ -104,8 +104,51 @@ advance_snapshot(void)
 	UpdateActiveSnapshotCommandId();
 }
 
-uint64
-mc_plan_execute(McPlan *plan, Datum *values, const char *nulls)
+const char *
+mc_error_message(const ErrorData *error)
+{
+	switch (ERRCODE_TO_CATEGORY(error->sqlerrcode))
+	{
+		case ERRCODE_DATA_EXCEPTION:
+			return "data exception";
+		case ERRCODE_FEATURE_NOT_SUPPORTED: /* as for a fee of NaN */
+			return "value that is not supported";
+		case ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION:
+			return "integrity constraint violation";
+		case ERRCODE_TRANSACTION_ROLLBACK:
+		case ERRCODE_INSUFFICIENT_RESOURCES:
+		case ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE:
+		case ERRCODE_OPERATOR_INTERVENTION:
+		case ERRCODE_SYSTEM_ERROR:
+		case ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION:
+			return error->message;
+	}
+	return "error raised by a function or trigger";
+}
+
+/*
+ * The error of a statement that reads or stores claims may quote them in its
+ * message, detail or context: raise another one of its kind.
+ */
+static void
+rethrow_discreetly(MemoryContext context)
+{
+	ErrorData  *error;
+	const char *message;
+
+	MemoryContextSwitchTo(context);
+	error = CopyErrorData();
+	message = mc_error_message(error);
+	if (message == error->message)
+		PG_RE_THROW();
+	FlushErrorState();
+	ereport(ERROR,
+			(errcode(error->sqlerrcode),
+			 errmsg("could not read or store claims: %s", message)));
+}
+
+static uint64
+execute(McPlan *plan, Datum *values, const char *nulls)
 {
 	bool		reads = plan->result == SPI_OK_SELECT;
 	int			result;
@@ -122,6 +165,26 @@ mc_plan_execute(McPlan *plan, Datum *values, const char *nulls)
 	if (!reads)
 		advance_snapshot();
 	return SPI_processed;
+}
+
+uint64
+mc_plan_execute(McPlan *plan, Datum *values, const char *nulls)
+{
+	MemoryContext context = CurrentMemoryContext;
+	volatile uint64 n = 0;
+
+	if (!plan->discreet)
+		return execute(plan, values, nulls);
+	PG_TRY();
+	{
+		n = execute(plan, values, nulls);
+	}
+	PG_CATCH();
+	{
+		rethrow_discreetly(context);
+	}
+	PG_END_TRY();
+	return n;
 }
 
 static bool
@@ -166,9 +229,9 @@ make_params(McPlan *plan, Datum *values, const char *nulls)
 	return params;
 }
 
-void
-mc_plan_scan(McPlan *plan, Datum *values, const char *nulls,
-			 McRowCallback callback, void *arg)
+static void
+scan(McPlan *plan, Datum *values, const char *nulls, McRowCallback callback,
+	 void *arg)
 {
 	CallbackReceiver receiver = {
 		.pub = {receive_row, receiver_startup, receiver_done, receiver_done,
@@ -188,6 +251,28 @@ mc_plan_scan(McPlan *plan, Datum *values, const char *nulls,
 	if (result != SPI_OK_SELECT && result != SPI_OK_UTILITY)
 		elog(ERROR, "unexpected result %s of \"%s\"",
 			 SPI_result_code_string(result), plan->sql);
+}
+
+void
+mc_plan_scan(McPlan *plan, Datum *values, const char *nulls,
+			 McRowCallback callback, void *arg)
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	if (!plan->discreet)
+	{
+		scan(plan, values, nulls, callback, arg);
+		return;
+	}
+	PG_TRY();
+	{
+		scan(plan, values, nulls, callback, arg);
+	}
+	PG_CATCH();
+	{
+		rethrow_discreetly(context);
+	}
+	PG_END_TRY();
 }
 
 void

@@ -23,6 +23,7 @@ typedef struct McPlan
 	const char *sql;
 	const char *types;			/* of the parameters, comma-separated */
 	int			result;			/* expected SPI_OK_* */
+	bool		discreet;		/* its errors may quote claims: hide their text */
 	SPIPlanPtr	plan;			/* filled on first use */
 	Oid			rowtype;		/* of claim_fact, if a parameter is of it */
 } McPlan;
@@ -44,6 +45,9 @@ extern void mc_plan_utility(const char *sql);
 
 /* Forget a prepared statement whose text is about to change. */
 extern void mc_plan_forget(McPlan *plan);
+
+/* What may be said of an error: never contents of a claim. */
+extern const char *mc_error_message(const ErrorData *error);
 
 /* The value in a row of SPI_tuptable after mc_plan_execute. */
 extern Datum mc_plan_value(uint64 row, int column, bool *isnull);

@@ -208,13 +208,9 @@ append_select_list(StringInfo sql, McFactScope scope)
 						 ", CASE WHEN " STATE " = 'REJECTED' THEN %s END",
 						 col(MC_AHCIP_CLAIM_DETAILS, "a", 4),
 						 col(MC_AHCIP_CLAIM_DETAILS, "a", 5),
-						 psprintf(scope == MC_SCOPE_ALL ?
-								  "meritum_cache.explanatory_codes(%s::jsonb)" :
-								  "%s::jsonb",
-								  col(MC_AHCIP_CLAIM_DETAILS, "a", 8)));
+						 psprintf("%s::jsonb", col(MC_AHCIP_CLAIM_DETAILS, "a", 8)));
 	else
-		appendStringInfo(sql, ", false, 0, NULL::%s",
-						 scope == MC_SCOPE_ALL ? "text[]" : "jsonb");
+		appendStringInfoString(sql, ", false, 0, NULL::jsonb");
 	appendStringInfo(sql, ", %s, (%s::jsonb) ->> 'timing_tier', %s",
 					 wcb ? psprintf("%s::text", col(MC_WCB_CLAIM_DETAILS, "w", 2)) : "NULL::text",
 					 col(MC_CLAIMS, "c", MC_CLAIM_VALIDATION),
@@ -340,6 +336,7 @@ build(McPlan *plan, char *sql, const char *types)
 	plan->sql = MemoryContextStrdup(text_context, sql);
 	plan->types = types;
 	plan->result = SPI_OK_SELECT;
+	plan->discreet = true;
 	return plan;
 }
 

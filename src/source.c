@@ -14,6 +14,7 @@
 #include "access/tableam.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
+#include "parser/parse_coerce.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
 #include "utils/jsonb.h"
@@ -218,6 +219,27 @@ mc_source_complete(void)
 										MC_ROW_TRIGGER, true)))
 			return false;
 	return true;
+}
+
+bool
+mc_source_type_fits(Oid type, Oid wanted)
+{
+	static const struct
+	{
+		Oid			wanted;
+		Oid			type;
+	}			others[] = {
+		{TEXTOID, BPCHAROID}, {INT4OID, INT2OID}, {JSONBOID, JSONOID},
+		{NUMERICOID, INT2OID}, {NUMERICOID, INT4OID}, {NUMERICOID, INT8OID},
+		{TIMESTAMPTZOID, TIMESTAMPOID}, {TIMESTAMPTZOID, DATEOID},
+	};
+	Oid			base = getBaseType(type);
+	int			i;
+
+	for (i = 0; i < lengthof(others); i++)
+		if (others[i].wanted == wanted && others[i].type == base)
+			return true;
+	return IsBinaryCoercible(base, wanted);
 }
 
 uint64

@@ -77,6 +77,12 @@ extern void mc_source_require(void);	/* 55000 unless claims are attached */
  */
 extern bool mc_source_complete(void);
 
+/*
+ * Can a column of the type be read as the wanted one, without any function but
+ * the server's own, and as it is by the triggers?
+ */
+extern bool mc_source_type_fits(Oid type, Oid wanted);
+
 /* A number that changes whenever the attached tables are read anew. */
 extern uint64 mc_source_generation(void);
 

@@ -16,11 +16,15 @@
 #include "utils/lsyscache.h"
 #include "utils/typcache.h"
 
+#include "codes.h"
 #include "fact.h"
 #include "owner.h"
 #include "plan.h"
+#include "query.h"
+#include "source.h"
 
 #define N_COLUMNS 23
+#define CODES_COLUMN 15
 
 /* Rows written by one statement; bounds the memory of its arrays. */
 #define CHUNK 2000
@@ -29,7 +33,7 @@
 
 static McPlan insert_facts = {
 	"INSERT INTO meritum_cache.claim_fact SELECT * FROM unnest($1)",
-	FACT_ARRAY, SPI_OK_INSERT
+	FACT_ARRAY, SPI_OK_INSERT, true
 };
 
 static McPlan update_facts = {
@@ -51,7 +55,7 @@ static McPlan update_facts = {
 	" shadow_billing, time_spent, rejection_codes, form_id, timing_tier,"
 	" province, once_rejected, submission_deadline, created_on, resolved_on)"
 	" WHERE f.ctid = n.tid",
-	"tid[]," FACT_ARRAY, SPI_OK_UPDATE
+	"tid[]," FACT_ARRAY, SPI_OK_UPDATE, true
 };
 
 static McPlan delete_facts = {
@@ -391,4 +395,86 @@ mc_fact_sync(McFactSet *stored, McFactSet *derived, const pg_uuid_t *provider,
 		flush(writes);
 	claimtab_destroy(table);
 	return differences;
+}
+
+/* The first fill: rows of the source tables on their way to claim_fact. */
+typedef struct Fill
+{
+	Writes	   *writes;
+	MemoryContext context;		/* of the rows; reset when they are written */
+	uint64		n;
+} Fill;
+
+static void
+flush_fill(Fill *fill)
+{
+	McBracket	bracket;
+
+	mc_owner_enter(&bracket, true);
+	flush(fill->writes);
+	mc_owner_leave(&bracket);
+	MemoryContextReset(fill->context);
+}
+
+/* The codes of a derived row are still JSON. */
+static Datum
+extract_codes(Datum json, bool *isnull)
+{
+	char	  **codes;
+	int			n = mc_codes_extract(DatumGetJsonbP(json), &codes);
+	Datum	   *elements = palloc(sizeof(Datum) * Max(n, 1));
+	int			i;
+
+	*isnull = n == 0;
+	for (i = 0; i < n; i++)
+		elements[i] = CStringGetTextDatum(codes[i]);
+	return PointerGetDatum(construct_array(elements, n, TEXTOID, -1, false,
+										   TYPALIGN_INT));
+}
+
+static void
+fill_row(TupleTableSlot *slot, void *arg)
+{
+	Fill	   *fill = arg;
+	Writes	   *writes = fill->writes;
+	MemoryContext old = MemoryContextSwitchTo(fill->context);
+	Datum		values[N_COLUMNS];
+	bool		nulls[N_COLUMNS];
+
+	memcpy(values, slot->tts_values, sizeof(values));
+	memcpy(nulls, slot->tts_isnull, sizeof(nulls));
+	if (!nulls[CODES_COLUMN])
+		values[CODES_COLUMN] = extract_codes(values[CODES_COLUMN],
+											 &nulls[CODES_COLUMN]);
+	writes->insert[writes->ninsert++] =
+		HeapTupleGetDatum(heap_form_tuple(writes->desc, values, nulls));
+	fill->n++;
+	if (writes->ninsert == CHUNK)
+		flush_fill(fill);
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * The rows are read as the claims' owner, and written in brackets of their
+ * own: even to plan a statement over someone's table may run that someone's
+ * functions, which must not have the rights of the extension's owner.
+ */
+uint64
+mc_fact_fill(void)
+{
+	McPlan		plan = {mc_query_fact_text(MC_SCOPE_ALL), "", SPI_OK_SELECT, true};
+	Fill		fill = {begin_writes(NULL, NULL)};
+	int			bulk = mc_owner_begin_bulk();
+	Oid			previous = mc_owner_switch(mc_source_get(MC_CLAIMS)->owner);
+
+	fill.context = AllocSetContextCreate(CurrentMemoryContext,
+										 "meritum_cache fill",
+										 ALLOCSET_DEFAULT_SIZES);
+	mc_plan_scan(&plan, NULL, NULL, fill_row, &fill);
+	mc_owner_restore(previous);
+	flush_fill(&fill);
+	mc_plan_forget(&plan);
+	mc_owner_end_bulk(bulk);
+	MemoryContextDelete(fill.context);
+	return fill.n;
 }

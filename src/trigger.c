@@ -88,7 +88,7 @@ create_maps(void)
 
 /*
  * The map of the table that the trigger fired on; NULL if what it belongs to
- * is no longer attached, or lacks a column.
+ * is no longer attached, or lacks a column of a type that can be read.
  */
 static const ColumnMap *
 get_map(Relation rel, McSource source)
@@ -120,6 +120,8 @@ get_map(Relation rel, McSource source)
 		if (attno == InvalidAttrNumber)
 			return NULL;
 		att = TupleDescAttr(RelationGetDescr(rel), attno - 1);
+		if (!mc_source_type_fits(att->atttypid, mc_source_def[source].column[i].type))
+			return NULL;
 		map->attno[i] = attno;
 		map->type[i] = getBaseType(att->atttypid);
 		map->length[i] = att->attlen;
@@ -182,12 +184,16 @@ text_is(const Change *change, HeapTuple tuple, int column, const char *constant)
 	bool		isnull;
 	Datum		value = get_value(change, tuple, column, &isnull);
 	struct varlena *text;
+	int			length;
 
 	if (isnull)
 		return false;
 	text = PG_DETOAST_DATUM_PACKED(value);
-	return VARSIZE_ANY_EXHDR(text) == strlen(constant) &&
-		pg_strncasecmp(VARDATA_ANY(text), constant, strlen(constant)) == 0;
+	length = change->map->type[column] == BPCHAROID ?
+		bpchartruelen(VARDATA_ANY(text), VARSIZE_ANY_EXHDR(text)) :
+		VARSIZE_ANY_EXHDR(text);
+	return length == strlen(constant) &&
+		pg_strncasecmp(VARDATA_ANY(text), constant, length) == 0;
 }
 
 static void

@@ -44,6 +44,7 @@
 #include "job.h"
 #include "note.h"
 #include "owner.h"
+#include "plan.h"
 #include "refresh.h"
 #include "wake.h"
 #include "worker.h"
