@@ -1,0 +1,77 @@
+# 130_operations.pl: what docs/operations.md tells to paste can be pasted.
+#
+# Each block of SQL is run as it is, in the order of the page and in a session
+# of its own; the variable provider is set, as the page asks for.
+
+use strict;
+use warnings FATAL => 'all';
+
+use FindBin;
+use lib "$FindBin::Bin/../support";
+use Platform;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = platform_server('operations');
+my $page = slurp_file("$FindBin::Bin/../../docs/operations.md");
+my $provider = 'a0000000-0000-4000-8000-000000000001';
+my @found = $page =~ /^(#+ [^\n]*)\n|^```sql\n(.*?)^```$/msg;
+my %output;
+my $heading = '';
+my $n = 0;
+
+# Something to look at: a provider that is parked, another that is pending.
+$node->safe_psql('postgres', q(
+	UPDATE meritum_cache.job SET enabled = false;
+	ALTER TABLE meritum_cache.analytics_cache ADD CONSTRAINT hostile
+		CHECK (provider_id <> test.p(1)) NOT VALID;
+	UPDATE claims SET state = 'PAID' WHERE claim_id = test.c(4);
+	UPDATE meritum_cache.pending_refresh SET attempts = 10, next_attempt_at = 'infinity';
+	ALTER TABLE meritum_cache.analytics_cache DROP CONSTRAINT hostile;
+	UPDATE meritum_cache.provider_state SET drift = 1 WHERE provider_id = test.p(2);));
+is(pending($node, 'attempts >= 10'), '1', 'a provider is parked');
+
+# notices are no trouble
+local $ENV{PGOPTIONS} = '-c client_min_messages=warning';
+while (my ($title, $sql) = splice @found, 0, 2)
+{
+	if (defined $title)
+	{
+		($heading = $title) =~ s/^#+ //;
+		next;
+	}
+	my ($code, $out, $err) = $node->psql(
+		'postgres', $sql,
+		on_error_stop => 1,
+		extra_params => [ '-v', "provider=$provider", '-v', 'ON_ERROR_STOP=1' ]);
+
+	$n++;
+	is("$code $err", '0 ', "$heading: block $n");
+	$output{$heading} .= $out;
+
+	# the page promises that this is all that it takes
+	settled($node, 'what was parked is right again')
+	  if $heading eq 'MeritumCacheParked' && $sql =~ /refresh_provider_metrics/;
+	is( $node->safe_psql('postgres', q(
+			SELECT string_agg(DISTINCT tgenabled::text, '') FROM pg_trigger WHERE tgname LIKE 'meritum\_cache%')),
+		'A', 'all triggers are enabled always')
+	  if $heading eq 'Logical replication';
+}
+cmp_ok($n, '>', 15, 'the page has its blocks');
+
+like($output{'One look'}, qr/^$provider\|.*\|10\|23514\|/m, 'one look shows what is parked');
+like($output{'MeritumCacheDrift'}, qr/000000000002\|1$/m, 'drift shows');
+is( $node->safe_psql('postgres', q(
+		SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'meritum\_cache%')),
+	'0', 'at the end no trigger is left');
+is( $node->safe_psql('postgres', q(
+		SELECT count(*) FROM pg_namespace WHERE nspname = 'meritum_cache')),
+	'0', 'nor anything else');
+
+# Each alert has its section.
+my @alerts = slurp_file("$FindBin::Bin/../../examples/prometheus/alerts.yaml") =~ /alert: (\w+)/g;
+is(join(' ', grep { $page !~ /^### .*\b$_\b/m } @alerts), '', 'every alert is explained');
+
+$node->stop;
+done_testing();
