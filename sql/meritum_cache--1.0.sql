@@ -44,12 +44,29 @@ CREATE TABLE meritum_cache.metric (
 	grain text NOT NULL,
 	breakdown boolean NOT NULL,
 	description text NOT NULL,
+	query text,
+	search_path text,
+	owner pg_catalog.regrole,
 	CONSTRAINT metric_pkey PRIMARY KEY (metric_key),
-	CONSTRAINT metric_grain_check CHECK (grain IN ('monthly', 'snapshot'))
+	CONSTRAINT metric_grain_check CHECK (grain IN ('monthly', 'snapshot')),
+	CONSTRAINT metric_query_check CHECK
+		((query IS NULL) = (search_path IS NULL) AND (query IS NULL) = (owner IS NULL))
 );
 
 COMMENT ON TABLE meritum_cache.metric IS
-'the metrics that the extension keeps: grain monthly is stored for each month, snapshot under the running month; breakdown says whether rows with dimensions are kept as well';
+'the metrics that the extension keeps: grain monthly is stored for each month, snapshot under the running month; breakdown says whether rows with dimensions are kept as well; query, search_path and owner are those of a metric made by meritum_create_metric, null for a built-in one';
+
+CREATE TABLE meritum_cache.metric_state (
+	provider_id uuid NOT NULL,
+	metric_key pg_catalog.varchar(50) NOT NULL,
+	full_from date,
+	full_to date,
+	snapshot_on date,
+	CONSTRAINT metric_state_pkey PRIMARY KEY (provider_id, metric_key)
+) WITH (fillfactor = 50);
+
+COMMENT ON TABLE meritum_cache.metric_state IS
+'what is stored of the metrics made by meritum_create_metric: all figures of the months full_from to full_to, those that the query returned no row for included; snapshot_on is the day as of which a snapshot is right';
 
 CREATE TABLE meritum_cache.event_metric (
 	event_type text NOT NULL,
@@ -58,7 +75,7 @@ CREATE TABLE meritum_cache.event_metric (
 );
 
 COMMENT ON TABLE meritum_cache.event_metric IS
-'the event map: which metrics are recomputed when a claim enters the state event_type (lower case)';
+'the event map: which metrics are recomputed when a claim enters the state event_type (lower case), or when meritum_handle_event or a trigger of meritum_attach_event raises the event';
 
 CREATE TABLE meritum_cache.source_table (
 	source text NOT NULL,
@@ -137,13 +154,14 @@ CREATE TABLE meritum_cache.pending_refresh (
 	seen_xmax xid8,
 	sqlstate text,
 	message text,
+	metric_key pg_catalog.varchar(50),
 	CONSTRAINT pending_refresh_pkey PRIMARY KEY (note_id)
 );
 
 CREATE INDEX pending_refresh_provider_id ON meritum_cache.pending_refresh (provider_id);
 
 COMMENT ON TABLE meritum_cache.pending_refresh IS
-'durable notes of what is still to be refreshed: scope says of what kind a note is (claims: the claims of a month; month: all of a month; provider: all of a provider; restore: everything, once a restore is complete; or the source table whose keys are to be looked up)';
+'durable notes of what is still to be refreshed: scope says of what kind a note is (claims: the claims of a month; month: all of a month; provider: all of a provider; metric: what is stored of metric_key, or its month; restore: everything, once a restore is complete; or the source table whose keys are to be looked up)';
 
 -- With the caller's rights, and so under row security.
 CREATE VIEW meritum_cache.failed_refresh WITH (security_invoker) AS
@@ -151,13 +169,14 @@ SELECT p.provider_id,
 	   pg_catalog.min(p.created_at) AS since,
 	   pg_catalog.max(p.attempts) AS attempts,
 	   (pg_catalog.array_agg(p.sqlstate ORDER BY p.note_id DESC))[1] AS sqlstate,
-	   (pg_catalog.array_agg(p.message ORDER BY p.note_id DESC))[1] AS message
+	   pg_catalog.concat('metric "' OPERATOR(pg_catalog.||) p.metric_key OPERATOR(pg_catalog.||) '": ',
+						 (pg_catalog.array_agg(p.message ORDER BY p.note_id DESC))[1]) AS message
   FROM meritum_cache.pending_refresh p
  WHERE p.attempts OPERATOR(pg_catalog.>=) 10
- GROUP BY p.provider_id;
+ GROUP BY p.provider_id, p.metric_key;
 
 COMMENT ON VIEW meritum_cache.failed_refresh IS
-'providers whose refresh failed ten times and is parked; meritum_refresh_provider_metrics(provider_id) tries again and releases it';
+'providers whose refresh failed ten times and is parked, as a whole or of one metric, which message names then; meritum_refresh_provider_metrics(provider_id) tries again and releases it';
 
 CREATE TABLE meritum_cache.job (
 	name text NOT NULL,
@@ -292,6 +311,13 @@ LANGUAGE C VOLATILE;
 COMMENT ON FUNCTION meritum_cache.note_change() IS
 'trigger of the attached tables: notes what changed; its argument is the source name';
 
+CREATE FUNCTION meritum_cache.raise_event() RETURNS trigger
+AS 'MODULE_PATHNAME', 'raise_event'
+LANGUAGE C VOLATILE;
+
+COMMENT ON FUNCTION meritum_cache.raise_event() IS
+'trigger made by meritum_attach_event: raises an event of the providers of the rows; its arguments are the event type and the provider column';
+
 CREATE FUNCTION meritum_cache.configuration_changed() RETURNS trigger
 AS 'MODULE_PATHNAME', 'configuration_changed'
 LANGUAGE C VOLATILE;
@@ -354,6 +380,10 @@ CREATE TRIGGER configuration_changed
 	FOR EACH STATEMENT EXECUTE FUNCTION meritum_cache.configuration_changed();
 
 CREATE TRIGGER configuration_changed
+	AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON meritum_cache.metric
+	FOR EACH STATEMENT EXECUTE FUNCTION meritum_cache.configuration_changed();
+
+CREATE TRIGGER configuration_changed
 	AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON meritum_cache.event_metric
 	FOR EACH STATEMENT EXECUTE FUNCTION meritum_cache.configuration_changed();
 
@@ -379,6 +409,7 @@ CREATE TRIGGER configuration_changed
 ALTER TABLE meritum_cache.analytics_cache ENABLE ROW LEVEL SECURITY;
 ALTER TABLE meritum_cache.claim_fact ENABLE ROW LEVEL SECURITY;
 ALTER TABLE meritum_cache.provider_state ENABLE ROW LEVEL SECURITY;
+ALTER TABLE meritum_cache.metric_state ENABLE ROW LEVEL SECURITY;
 ALTER TABLE meritum_cache.pending_refresh ENABLE ROW LEVEL SECURITY;
 ALTER TABLE meritum_cache.job_run ENABLE ROW LEVEL SECURITY;
 
@@ -389,6 +420,9 @@ CREATE POLICY provider ON meritum_cache.claim_fact FOR SELECT
 	USING ((SELECT meritum_cache.sees_all())
 		   OR provider_id OPERATOR(pg_catalog.=) (SELECT meritum_cache.pinned_provider()));
 CREATE POLICY provider ON meritum_cache.provider_state FOR SELECT
+	USING ((SELECT meritum_cache.sees_all())
+		   OR provider_id OPERATOR(pg_catalog.=) (SELECT meritum_cache.pinned_provider()));
+CREATE POLICY provider ON meritum_cache.metric_state FOR SELECT
 	USING ((SELECT meritum_cache.sees_all())
 		   OR provider_id OPERATOR(pg_catalog.=) (SELECT meritum_cache.pinned_provider()));
 CREATE POLICY provider ON meritum_cache.pending_refresh FOR SELECT
@@ -551,6 +585,61 @@ LANGUAGE C;
 
 COMMENT ON PROCEDURE @extschema@.meritum_cleanup_old_entries(bigint) IS
 'deletes figures whose period ended more than meritum_cache.retention_months ago, provider by provider, committing as it goes';
+
+/*
+ * Metrics of one's own, and events
+ */
+
+CREATE FUNCTION @extschema@.meritum_create_metric(
+	metric_key text, query text, grain text DEFAULT 'monthly',
+	description text DEFAULT '')
+RETURNS void
+AS 'MODULE_PATHNAME', 'meritum_create_metric'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION @extschema@.meritum_create_metric(text, text, text, text) IS
+'makes a metric of one''s own: query is a SELECT over $1 provider uuid, $2 period_start and $3 period_end date that returns rows (dimensions jsonb, value jsonb); grain monthly runs it for each month, snapshot for the running month each day; it runs with the caller''s rights and present search path, read-only; errors: 22004 null argument, 22023 wrong key, grain or query, 42804 other columns, 42501 no admin, 42710 name taken';
+
+CREATE FUNCTION @extschema@.meritum_drop_metric(metric_key text)
+RETURNS void
+AS 'MODULE_PATHNAME', 'meritum_drop_metric'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION @extschema@.meritum_drop_metric(text) IS
+'removes a metric made by meritum_create_metric with its figures and its rows in the event map; errors: 22004 null argument, 22023 built-in metric, 42501 no admin, 42704 unknown metric';
+
+CREATE FUNCTION @extschema@.meritum_handle_event(event_type text, provider_id uuid)
+RETURNS integer
+AS 'MODULE_PATHNAME', 'meritum_handle_event'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION @extschema@.meritum_handle_event(text, uuid) IS
+'marks the figures of one provider that the event map names for an event as to be recomputed, at commit or by the background worker as meritum_cache.refresh_mode says, and returns how many there are; 0 with a warning for an event that is not in the map; errors: 22004 null argument, 25006 read-only transaction';
+
+CREATE FUNCTION @extschema@.meritum_invalidate(provider_id uuid, prefix text)
+RETURNS integer
+AS 'MODULE_PATHNAME', 'meritum_invalidate'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION @extschema@.meritum_invalidate(uuid, text) IS
+'the same for all metrics whose key begins with prefix; 0 with a warning if there is none; errors: 22004 null argument, 25006 read-only transaction';
+
+CREATE FUNCTION @extschema@.meritum_attach_event(
+	"table" regclass, event_type text, provider_column name)
+RETURNS void
+AS 'MODULE_PATHNAME', 'meritum_attach_event'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION @extschema@.meritum_attach_event(regclass, text, name) IS
+'makes a trigger that raises an event whenever a row of a table is inserted, updated or deleted, for the provider in a column of type uuid (null: for none), and with TRUNCATE for every provider that has such figures; again for the same event replaces the trigger; errors: 22004 null argument, 42501 no admin or not the owner of the table, 42703 no such column, 42804 it is not a uuid, 42809 not a table';
+
+CREATE FUNCTION @extschema@.meritum_detach_event("table" regclass, event_type text)
+RETURNS void
+AS 'MODULE_PATHNAME', 'meritum_detach_event'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION @extschema@.meritum_detach_event(regclass, text) IS
+'removes the trigger that meritum_attach_event made; errors: 22004 null argument, 42501 no admin or not the owner of the table, 42704 the event is not attached, 42809 not a table';
 
 /*
  * Attaching
@@ -755,3 +844,9 @@ REVOKE ALL ON FUNCTION @extschema@.meritum_run_job(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.meritum_grant(regrole, text, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.meritum_revoke(regrole) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.meritum_set_provider(uuid, boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.meritum_create_metric(text, text, text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.meritum_drop_metric(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.meritum_handle_event(text, uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.meritum_invalidate(uuid, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.meritum_attach_event(regclass, text, name) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.meritum_detach_event(regclass, text) FROM PUBLIC;

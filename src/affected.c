@@ -134,15 +134,28 @@ reading(uint32 columns)
 }
 
 /* What the event map names for the state that the claim enters. */
-static McMetrics
+static McKeys
 entered_state(McAffected *affected, const McFact *old, const McFact *new)
 {
 	int32		state = new->id[MC_ID_STATE];
+	McKeys		keys = {0};
 
 	if (state == MC_NULL || (old != NULL && old->id[MC_ID_STATE] == state))
-		return 0;
-	return mc_event_metrics(mc_string(affected->strings, state)) &
-		~mc_metrics_snapshot();
+		return keys;
+	(void) mc_event_find(mc_string(affected->strings, state), &keys);
+	keys.builtin &= ~mc_metrics_snapshot();
+	return keys;
+}
+
+static void
+add_entered(McMonthPlan *plan, const McKeys *entered)
+{
+	ListCell   *lc;
+
+	plan->affected |= entered->builtin;
+	foreach(lc, entered->custom)
+		if (!mc_key_in(plan->custom, lfirst(lc)))
+			plan->custom = lappend(plan->custom, pstrdup(lfirst(lc)));
 }
 
 void
@@ -154,8 +167,8 @@ mc_affected_add(McAffected *affected, const McFact *old, const McFact *new,
 	DateADT		old_month,
 				new_month;
 	McMetrics	counted_before,
-				counted_after,
-				entered = 0;
+				counted_after;
+	McKeys		entered = {0};
 
 	affected->snapshot = true;
 	if (old != NULL)
@@ -182,10 +195,11 @@ mc_affected_add(McAffected *affected, const McFact *old, const McFact *new,
 		McMetrics	differ = (counted_before ^ counted_after) |
 			((counted_before | counted_after) & reading(columns));
 
-		plan->affected |= differ | entered;
+		plan->affected |= differ;
+		add_entered(plan, &entered);
 		touch_values(affected, plan, old, new, counted_before, differ, -1);
-		touch_values(affected, plan, new, old, counted_after | entered,
-					 differ | entered, 1);
+		touch_values(affected, plan, new, old, counted_after | entered.builtin,
+					 differ | entered.builtin, 1);
 		return;
 	}
 	if (old != NULL)
@@ -199,7 +213,9 @@ mc_affected_add(McAffected *affected, const McFact *old, const McFact *new,
 	{
 		McMonthPlan *plan = mc_affected_month(affected, new_month);
 
-		plan->affected |= counted_after | entered;
-		touch_values(affected, plan, new, NULL, counted_after | entered, 0, 1);
+		plan->affected |= counted_after;
+		add_entered(plan, &entered);
+		touch_values(affected, plan, new, NULL,
+					 counted_after | entered.builtin, 0, 1);
 	}
 }

@@ -28,6 +28,7 @@ typedef struct McMonthPlan
 								 * whose value is equal are left alone */
 	bool		soft_made;		/* soft ones are made if missing */
 	bool		locations;		/* all breakdowns by location, soft */
+	List	   *custom;			/* keys that the event map names */
 	McTouched  *touched;
 	int			ntouched;
 } McMonthPlan;

@@ -26,11 +26,11 @@ mc_arg_provider(FunctionCallInfo fcinfo, int n)
 	return PG_GETARG_UUID_P(n);
 }
 
-McMetrics
-mc_arg_metrics(FunctionCallInfo fcinfo, int n)
+McKeys
+mc_arg_keys(FunctionCallInfo fcinfo, int n)
 {
 	mc_arg_required(fcinfo, n, "metric_keys");
-	return mc_metric_parse(PG_GETARG_DATUM(n));
+	return mc_keys_parse(PG_GETARG_DATUM(n));
 }
 
 DateADT

@@ -10,7 +10,7 @@
 #include "utils/jsonb.h"
 #include "utils/uuid.h"
 
-#include "metric.h"
+#include "custom.h"
 
 /* Raises 22004 if the argument is null; name is that of the SQL parameter. */
 extern void mc_arg_required(FunctionCallInfo fcinfo, int n, const char *name);
@@ -18,8 +18,8 @@ extern void mc_arg_required(FunctionCallInfo fcinfo, int n, const char *name);
 /* The same for the provider; raises 42501 if the caller may not act for it. */
 extern const pg_uuid_t *mc_arg_provider(FunctionCallInfo fcinfo, int n);
 
-/* A text[] of metric keys, see mc_metric_parse. */
-extern McMetrics mc_arg_metrics(FunctionCallInfo fcinfo, int n);
+/* A text[] of metric keys, see mc_keys_parse. */
+extern McKeys mc_arg_keys(FunctionCallInfo fcinfo, int n);
 
 /* A finite date; raises 22023 if it is not. */
 extern DateADT mc_arg_date(FunctionCallInfo fcinfo, int n, const char *name);

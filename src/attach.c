@@ -68,21 +68,36 @@ static McPlan delete_facts = {
 	"DELETE FROM meritum_cache.claim_fact", "", SPI_OK_DELETE
 };
 
+/* What is kept of custom metrics, which need no attached tables. */
 static McPlan delete_states = {
-	"DELETE FROM meritum_cache.provider_state", "", SPI_OK_DELETE
+	"DELETE FROM meritum_cache.provider_state s WHERE NOT EXISTS"
+	" (SELECT FROM meritum_cache.metric_state m WHERE m.provider_id = s.provider_id)",
+	"", SPI_OK_DELETE
+};
+
+static McPlan reset_states = {
+	"UPDATE meritum_cache.provider_state SET facts_zone = NULL,"
+	" full_from = NULL, full_to = NULL, snapshot_on = NULL",
+	"", SPI_OK_UPDATE
 };
 
 static McPlan delete_cells = {
-	"DELETE FROM meritum_cache.analytics_cache", "", SPI_OK_DELETE
+	"DELETE FROM meritum_cache.analytics_cache c WHERE EXISTS"
+	" (SELECT FROM meritum_cache.metric m WHERE m.metric_key = c.metric_key"
+	" AND m.query IS NULL)",
+	"", SPI_OK_DELETE
 };
 
 static McPlan delete_notes = {
-	"DELETE FROM meritum_cache.pending_refresh", "", SPI_OK_DELETE
+	"DELETE FROM meritum_cache.pending_refresh n"
+	" WHERE n.metric_key IS NULL AND n.scope <> 'request'",
+	"", SPI_OK_DELETE
 };
 
 static McPlan fill_states = {
 	"INSERT INTO meritum_cache.provider_state (provider_id, facts_zone)"
-	" SELECT DISTINCT f.provider_id, $1 FROM meritum_cache.claim_fact f",
+	" SELECT DISTINCT f.provider_id, $1 FROM meritum_cache.claim_fact f"
+	" ON CONFLICT (provider_id) DO UPDATE SET facts_zone = excluded.facts_zone",
 	"text", SPI_OK_INSERT
 };
 
@@ -364,6 +379,7 @@ fill_facts(void)
 	mc_owner_renew_snapshot();
 	mc_plan_execute(&delete_facts, NULL, NULL);
 	mc_plan_execute(&delete_states, NULL, NULL);
+	mc_plan_execute(&reset_states, NULL, NULL);
 	mc_plan_execute(&delete_notes, NULL, NULL);
 	mc_fact_fill();
 	mc_plan_execute(&fill_states, &zone, NULL);
@@ -507,6 +523,7 @@ meritum_detach(PG_FUNCTION_ARGS)
 	mc_plan_execute(&delete_cells, NULL, NULL);
 	mc_plan_execute(&delete_facts, NULL, NULL);
 	mc_plan_execute(&delete_states, NULL, NULL);
+	mc_plan_execute(&reset_states, NULL, NULL);
 	mc_plan_execute(&delete_notes, NULL, NULL);
 	mc_owner_leave(&bracket);
 

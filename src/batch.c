@@ -319,7 +319,7 @@ run_batch_locked(Batch *batch)
 	bool		locked;
 
 	mc_owner_enter(&bracket, true);
-	mc_source_require();
+	mc_refresh_require();
 	locked = mc_run_lock_batch();
 	mc_owner_leave(&bracket);
 	if (!locked)

@@ -24,6 +24,7 @@
 #include "utils/memutils.h"
 
 #include "dirty.h"
+#include "event.h"
 #include "note.h"
 #include "owner.h"
 #include "plan.h"
@@ -102,8 +103,8 @@ forget(void)
 	dirty_context = NULL;
 }
 
-McTask *
-mc_dirty_provider(const pg_uuid_t *provider)
+static McTask *
+get_task(const pg_uuid_t *provider, McCause cause)
 {
 	TaskEntry  *entry;
 	bool		found;
@@ -114,10 +115,32 @@ mc_dirty_provider(const pg_uuid_t *provider)
 		MemoryContext old = MemoryContextSwitchTo(dirty_context);
 
 		entry->task = NULL;
-		entry->task = mc_task_create(provider, MC_CAUSE_COMMIT);
+		entry->task = mc_task_create(provider, cause);
 		MemoryContextSwitchTo(old);
 	}
 	return entry->task;
+}
+
+McTask *
+mc_dirty_provider(const pg_uuid_t *provider)
+{
+	McTask	   *task = get_task(provider, MC_CAUSE_COMMIT);
+
+	task->cause = MC_CAUSE_COMMIT;
+	return task;
+}
+
+void
+mc_dirty_keys(const pg_uuid_t *provider, const McKeys *keys,
+			  const char *event_type)
+{
+	McTask	   *task = get_task(provider, MC_CAUSE_EVENT);
+	MemoryContext old = MemoryContextSwitchTo(dirty_context);
+
+	mc_task_keys(task, keys);
+	if (event_type != NULL && !mc_key_in(task->raised, event_type))
+		task->raised = lappend(task->raised, pstrdup(event_type));
+	MemoryContextSwitchTo(old);
 }
 
 void
@@ -271,9 +294,19 @@ mc_dirty_key(McSource source, const pg_uuid_t *key)
 		resolve_keys(source);
 }
 
-bool
-mc_dirty_has(const pg_uuid_t *provider)
+static McTask *
+find_task(const pg_uuid_t *provider)
 {
+	TaskEntry  *entry = dirty == NULL ? NULL :
+		hash_search(dirty->tasks, provider, HASH_FIND, NULL);
+
+	return entry == NULL ? NULL : entry->task;
+}
+
+bool
+mc_dirty_has_claims(const pg_uuid_t *provider)
+{
+	const McTask *task = find_task(provider);
 	int			i;
 
 	if (dirty == NULL)
@@ -281,8 +314,27 @@ mc_dirty_has(const pg_uuid_t *provider)
 	for (i = 0; i < MC_N_SOURCES; i++)
 		if (dirty->keys[i] != NULL)
 			return true;
-	return dirty->sources != 0 ||
-		hash_search(dirty->tasks, provider, HASH_FIND, NULL) != NULL;
+	return dirty->sources != 0 || (task != NULL && mc_task_reads_claims(task));
+}
+
+bool
+mc_dirty_has(const pg_uuid_t *provider)
+{
+	return mc_dirty_has_claims(provider) || find_task(provider) != NULL;
+}
+
+bool
+mc_dirty_has_key(const pg_uuid_t *provider, const char *key)
+{
+	const McTask *task = find_task(provider);
+	ListCell   *lc;
+
+	if (task == NULL)
+		return false;
+	foreach(lc, task->custom)
+		if (strcmp(((McCustomTask *) lfirst(lc))->key, key) == 0)
+			return true;
+	return false;
 }
 
 void
@@ -339,6 +391,17 @@ mark_sources(void)
 	mc_owner_leave(&bracket);
 }
 
+static void
+log_events(McTask *const *tasks, int n)
+{
+	ListCell   *lc;
+	int			i;
+
+	for (i = 0; i < n; i++)
+		foreach(lc, tasks[i]->raised)
+			mc_event_log(&tasks[i]->provider, lfirst(lc));
+}
+
 /*
  * Settle the set.  Marks may come while it runs, of keys that get resolved,
  * but none once the tasks are collected: nothing here changes the sources.
@@ -350,26 +413,30 @@ settle(void)
 	TaskEntry  *entry;
 	McTask	  **tasks;
 	MemoryContext old;
+	bool		claims;
 	int			n = 0;
 	int			i;
 
 	if (dirty == NULL)
 		return;
-	if (!mc_is_installed() || mc_source_get(MC_CLAIMS) == NULL)
+	if (!mc_is_installed())
 	{
-		forget();				/* dropped or detached in this transaction */
+		forget();				/* dropped in this transaction */
 		return;
 	}
-	for (i = 0; i < MC_N_SOURCES; i++)
+	claims = mc_source_get(MC_CLAIMS) != NULL;	/* or detached in it */
+	for (i = 0; i < MC_N_SOURCES && claims; i++)
 		resolve_keys(i);
-	if (dirty->sources != 0)
+	if (dirty->sources != 0 && claims)
 		mark_sources();
 
 	old = MemoryContextSwitchTo(dirty_context);
 	tasks = palloc(sizeof(McTask *) * Max(hash_get_num_entries(dirty->tasks), 1));
 	hash_seq_init(&scan, dirty->tasks);
 	while ((entry = hash_seq_search(&scan)) != NULL)
-		tasks[n++] = entry->task;
+		if (claims || entry->task->custom != NIL)
+			tasks[n++] = entry->task;
+	log_events(tasks, n);
 	if (mc_refresh_settle(tasks, n))
 		wake_at_commit = true;
 	MemoryContextSwitchTo(old);

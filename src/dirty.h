@@ -27,8 +27,17 @@ extern void mc_dirty_event(const pg_uuid_t *provider, DateADT date);
 /* All that a table tells, of every provider: it was truncated or attached. */
 extern void mc_dirty_source(McSource source);
 
-/* Has the transaction changed something of the provider, or may it have? */
+/* An event touched metrics; its type is logged at commit, unless NULL. */
+extern void mc_dirty_keys(const pg_uuid_t *provider, const McKeys *keys,
+						  const char *event_type);
+
+/*
+ * Has the transaction changed something of the provider, or may it have: at
+ * all, of its claims, or of a custom metric?
+ */
 extern bool mc_dirty_has(const pg_uuid_t *provider);
+extern bool mc_dirty_has_claims(const pg_uuid_t *provider);
+extern bool mc_dirty_has_key(const pg_uuid_t *provider, const char *key);
 
 /* Wake the background worker after the transaction commits. */
 extern void mc_dirty_wake(void);

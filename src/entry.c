@@ -17,6 +17,7 @@
 
 #include "compat.h"
 #include "args.h"
+#include "custom.h"
 #include "owner.h"
 #include "plan.h"
 #include "provider.h"
@@ -47,7 +48,7 @@ static McPlan any_entry = {
 
 typedef struct Entry
 {
-	int			metric;
+	char	   *key;
 	DateADT		first;
 	DateADT		last;
 	Jsonb	   *dimensions;		/* NULL: the total */
@@ -80,12 +81,19 @@ update_state(const pg_uuid_t *provider, TimestampTz now)
 							mc_cause_name(MC_CAUSE_REQUEST));
 }
 
+static bool
+is_metric(const char *key)
+{
+	return mc_metric_find(key, strlen(key)) >= 0 ||
+		mc_custom_find(key, strlen(key)) != NULL;
+}
+
 /* Leaves the row in SPI_tuptable. */
 static void
 upsert(const pg_uuid_t *provider, const Entry *entry, TimestampTz now)
 {
 	Datum		values[7] = {
-		UUIDPGetDatum(provider), CStringGetTextDatum(mc_metric[entry->metric].key),
+		UUIDPGetDatum(provider), CStringGetTextDatum(entry->key),
 		DateADTGetDatum(entry->first), DateADTGetDatum(entry->last),
 		PointerGetDatum(entry->dimensions), PointerGetDatum(entry->value),
 		TimestampTzGetDatum(now)
@@ -104,7 +112,6 @@ meritum_upsert_metric(PG_FUNCTION_ARGS)
 {
 	const pg_uuid_t *provider = mc_arg_provider(fcinfo, 0);
 	Entry		entry = {0};
-	text	   *key;
 	McBracket	bracket;
 	TimestampTz now = GetCurrentTimestamp();
 	MemoryContext caller = CurrentMemoryContext;
@@ -112,10 +119,9 @@ meritum_upsert_metric(PG_FUNCTION_ARGS)
 	Datum		result;
 
 	mc_arg_required(fcinfo, 1, "metric_key");
-	key = PG_GETARG_TEXT_PP(1);
-	entry.metric = mc_metric_find(VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key));
-	if (entry.metric < 0)
-		mc_metric_unknown(text_to_cstring(key));
+	entry.key = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	if (!is_metric(entry.key))
+		mc_metric_unknown(entry.key);
 	entry.first = mc_arg_date(fcinfo, 2, "period_start");
 	entry.last = mc_arg_date(fcinfo, 3, "period_end");
 	mc_check_period(entry.first, entry.last);
@@ -217,11 +223,10 @@ read_entry(JsonbContainer *object, int index, const pg_uuid_t *provider,
 		   Entry *entry)
 {
 	JsonbValue	value;
-	char	   *key = string_member(object, "metric_key", index);
 
-	entry->metric = mc_metric_find(key, strlen(key));
-	if (entry->metric < 0)
-		unknown_metric(index, key);
+	entry->key = string_member(object, "metric_key", index);
+	if (!is_metric(entry->key))
+		unknown_metric(index, entry->key);
 	entry->first = date_member(object, "period_start", index);
 	entry->last = date_member(object, "period_end", index);
 	if (entry->first > entry->last)
@@ -262,7 +267,7 @@ same_jsonb(Jsonb *a, Jsonb *b)
 static bool
 same_key(const Entry *a, const Entry *b)
 {
-	return a->metric == b->metric && a->first == b->first &&
+	return strcmp(a->key, b->key) == 0 && a->first == b->first &&
 		a->last == b->last && same_jsonb(a->dimensions, b->dimensions);
 }
 
@@ -273,7 +278,8 @@ compare_entries(const void *a, const void *b)
 	const Entry *y = *(Entry *const *) b;
 
 #define COMPARE(u, v) if ((u) != (v)) return (u) < (v) ? -1 : 1
-	COMPARE(x->metric, y->metric);
+	if (strcmp(x->key, y->key) != 0)
+		return strcmp(x->key, y->key);
 	COMPARE(x->first, y->first);
 	COMPARE(x->last, y->last);
 	if (!same_jsonb(x->dimensions, y->dimensions))

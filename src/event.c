@@ -6,18 +6,24 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/uuid.h"
 
 #include "event.h"
+#include "guc.h"
 #include "owner.h"
 #include "plan.h"
 
 typedef struct Event
 {
 	char	   *type;
-	McMetrics	metrics;
+	McKeys		keys;
 } Event;
 
 static struct
@@ -27,15 +33,8 @@ static struct
 	uint64		generation;		/* counts invalidations */
 	Oid			relid;
 	MemoryContext context;
-	Event	   *event;
-	int			n;
+	List	   *events;			/* Event */
 } map;
-
-static McPlan select_map = {
-	"SELECT lower(e.event_type), e.metric_key FROM meritum_cache.event_metric e"
-	" ORDER BY 1",
-	"", SPI_OK_SELECT
-};
 
 static void
 forget_map(Datum arg, Oid relid)
@@ -47,12 +46,55 @@ forget_map(Datum arg, Oid relid)
 	}
 }
 
+static McPlan count_entries = {
+	"SELECT count(*) FROM meritum_cache.analytics_cache c"
+	" WHERE c.provider_id = $1 AND c.metric_key = ANY ($2)",
+	"uuid,varchar[]", SPI_OK_SELECT
+};
+
+static Event *
+find(const char *event_type)
+{
+	ListCell   *lc;
+
+	foreach(lc, map.events)
+	{
+		Event	   *event = lfirst(lc);
+
+		if (pg_strcasecmp(event->type, event_type) == 0)
+			return event;
+	}
+	return NULL;
+}
+
+static void
+read_map_row(HeapTuple tuple, TupleDesc desc)
+{
+	bool		isnull;
+	char	   *type = TextDatumGetCString(heap_getattr(tuple, 1, desc, &isnull));
+	char	   *key = TextDatumGetCString(heap_getattr(tuple, 2, desc, &isnull));
+	Event	   *event = find(type);
+
+	if (event == NULL)
+	{
+		event = palloc0(sizeof(Event));
+		event->type = type;
+		map.events = lappend(map.events, event);
+	}
+	mc_keys_add(&event->keys, key);
+}
+
+/*
+ * Scanned as a catalog is: a trigger reads it in the middle of any statement.
+ */
 static void
 read_map(void)
 {
 	uint64		generation;
-	uint64		n,
-				i;
+	Relation	rel;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	MemoryContext old;
 
 	if (map.valid)
 		return;
@@ -65,39 +107,66 @@ read_map(void)
 											ALLOCSET_SMALL_SIZES);
 	}
 	map.relid = mc_cache_relation("event_metric");
-	map.n = 0;
+	map.events = NIL;
 	generation = map.generation;
 	MemoryContextReset(map.context);
 
-	n = mc_plan_execute(&select_map, NULL, NULL);
-	map.event = MemoryContextAlloc(map.context, sizeof(Event) * Max(n, 1));
-	for (i = 0; i < n; i++)
-	{
-		bool		isnull;
-		char	   *type = TextDatumGetCString(mc_plan_value(i, 1, &isnull));
-		char	   *key = TextDatumGetCString(mc_plan_value(i, 2, &isnull));
-		int			metric = mc_metric_find(key, strlen(key));
-
-		if (map.n == 0 || strcmp(map.event[map.n - 1].type, type) != 0)
-		{
-			map.event[map.n].type = MemoryContextStrdup(map.context, type);
-			map.event[map.n].metrics = 0;
-			map.n++;
-		}
-		if (metric >= 0)
-			map.event[map.n - 1].metrics |= MC_METRIC_BIT(metric);
-	}
+	rel = table_open(map.relid, AccessShareLock);
+	scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+	old = MemoryContextSwitchTo(map.context);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+		read_map_row(tuple, RelationGetDescr(rel));
+	MemoryContextSwitchTo(old);
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
 	map.valid = generation == map.generation;
 }
 
-McMetrics
-mc_event_metrics(const char *event_type)
+bool
+mc_event_find(const char *event_type, McKeys *keys)
 {
-	int			i;
+	Event	   *event;
 
 	read_map();
-	for (i = 0; i < map.n; i++)
-		if (pg_strcasecmp(map.event[i].type, event_type) == 0)
-			return map.event[i].metrics;
-	return 0;
+	event = find(event_type);
+	if (event != NULL)
+		*keys = event->keys;
+	return event != NULL;
+}
+
+int64
+mc_event_count(const pg_uuid_t *provider, const McKeys *keys)
+{
+	Datum		values[2] = {UUIDPGetDatum(provider), mc_keys_array(keys)};
+	bool		isnull;
+
+	mc_plan_execute(&count_entries, values, NULL);
+	return DatumGetInt64(mc_plan_value(0, 1, &isnull));
+}
+
+void
+mc_event_log_count(const pg_uuid_t *provider, const char *event, int64 removed)
+{
+	if (!mc_log_invalidations)
+		return;
+	ereport(LOG,
+			(errmsg("cache_bust provider=%s event=%s removed=%lld",
+					DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(provider))),
+					event, (long long) removed),
+			 errhidestmt(true), errhidecontext(true)));
+}
+
+void
+mc_event_log(const pg_uuid_t *provider, const char *event_type)
+{
+	McBracket	bracket;
+	McKeys		keys;
+	int64		count;
+
+	if (!mc_log_invalidations || !mc_event_find(event_type, &keys))
+		return;
+	mc_owner_enter(&bracket, true);
+	count = mc_event_count(provider, &keys);
+	mc_owner_leave(&bracket);
+	mc_event_log_count(provider, event_type, count);
 }

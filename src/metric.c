@@ -412,35 +412,6 @@ mc_metric_unknown(const char *key)
 			 errhint("The metrics are listed in meritum_cache.metric.")));
 }
 
-McMetrics
-mc_metric_parse(Datum keys)
-{
-	ArrayType  *array = DatumGetArrayTypeP(keys);
-	Datum	   *elements;
-	bool	   *nulls;
-	int			n,
-				i;
-	McMetrics	set = 0;
-
-	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT,
-					  &elements, &nulls, &n);
-	for (i = 0; i < n; i++)
-	{
-		int			m;
-
-		if (nulls[i])
-			ereport(ERROR,
-					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-					 errmsg("metric key must not be null")));
-		m = mc_metric_find(VARDATA_ANY(DatumGetPointer(elements[i])),
-						   VARSIZE_ANY_EXHDR(DatumGetPointer(elements[i])));
-		if (m < 0)
-			mc_metric_unknown(TextDatumGetCString(elements[i]));
-		set |= MC_METRIC_BIT(m);
-	}
-	return set;
-}
-
 PG_FUNCTION_INFO_V1(builtin_metric);
 
 /*

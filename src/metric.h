@@ -191,9 +191,6 @@ extern int	mc_metric_find(const char *key, int len);
 
 mc_noreturn extern void mc_metric_unknown(const char *key);
 
-/* The same for a text[] without nulls; raises 22023 or 22004. */
-extern McMetrics mc_metric_parse(Datum keys);
-
 /* Their keys as varchar[]. */
 extern Datum mc_metric_array(McMetrics metrics);
 

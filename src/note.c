@@ -9,6 +9,7 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "catalog/pg_type.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -26,21 +27,43 @@
 static McPlan insert_note = {
 	"INSERT INTO meritum_cache.pending_refresh"
 	" (provider_id, month, claims, scope, keys, cause, attempts, sqlstate,"
-	" message, next_attempt_at)"
-	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9,"
+	" message, metric_key, next_attempt_at)"
+	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10,"
 	" clock_timestamp() + make_interval(secs => $7))",
-	"uuid,date,uuid[],text,uuid[],text,int4,text,text", SPI_OK_INSERT
+	"uuid,date,uuid[],text,uuid[],text,int4,text,text,varchar", SPI_OK_INSERT
 };
 
 static McPlan take_notes = {
 	"DELETE FROM meritum_cache.pending_refresh n WHERE n.provider_id = $1"
-	" RETURNING n.scope, n.month, n.claims",
-	"uuid", SPI_OK_DELETE_RETURNING
+	" AND (n.metric_key IS NULL OR $2 OR n.metric_key = ANY ($3)"
+	" OR ($4 AND n.next_attempt_at <= clock_timestamp()))"
+	" RETURNING n.scope, n.month, n.claims, n.metric_key, n.attempts, n.created_at",
+	"uuid,bool,varchar[],bool", SPI_OK_DELETE_RETURNING
 };
 
 static McPlan any_note = {
-	"SELECT 1 FROM meritum_cache.pending_refresh n WHERE n.provider_id = $1 LIMIT 1",
-	"uuid", SPI_OK_SELECT
+	"SELECT 1 FROM meritum_cache.pending_refresh n WHERE n.provider_id = $1"
+	" AND (n.metric_key IS NULL OR n.metric_key = ANY ($2)) LIMIT 1",
+	"uuid,varchar[]", SPI_OK_SELECT
+};
+
+/* A metric that keeps failing has one note, which a commit leaves as it is. */
+static McPlan fail_metric = {
+	"INSERT INTO meritum_cache.pending_refresh"
+	" (provider_id, scope, metric_key, cause, attempts, sqlstate, message,"
+	" created_at, next_attempt_at)"
+	" SELECT $1, 'metric', $2, $3, $4, $5, $6, coalesce($7, clock_timestamp()),"
+	" CASE WHEN $4 >= 10 THEN 'infinity' ELSE clock_timestamp() +"
+	" least(interval '1 second' * power(2, $4 - 1), interval '1 hour') END"
+	" WHERE NOT EXISTS (SELECT FROM meritum_cache.pending_refresh n"
+	" WHERE n.provider_id = $1 AND n.metric_key = $2 AND n.attempts > 0)",
+	"uuid,varchar,text,int4,text,text,timestamptz", SPI_OK_INSERT
+};
+
+static McPlan delete_metric = {
+	"DELETE FROM meritum_cache.pending_refresh n"
+	" WHERE n.provider_id = $1 AND n.metric_key = $2",
+	"uuid,varchar", SPI_OK_DELETE
 };
 
 static McPlan any_keys = {
@@ -144,15 +167,15 @@ uuid_array(const pg_uuid_t *uuids, int n)
 										   false, TYPALIGN_CHAR));
 }
 
-/* Insert one note; provider NULL for one of keys. */
+/* Insert one note; provider NULL for one of keys, metric for one of all. */
 static void
 write_note(const pg_uuid_t *provider, const DateADT *month,
 		   const pg_uuid_t *claims, int nclaims, const char *scope,
-		   const pg_uuid_t *keys, int nkeys, const char *cause,
-		   const ErrorData *error)
+		   const pg_uuid_t *keys, int nkeys, const char *metric,
+		   const char *cause, const ErrorData *error)
 {
-	Datum		values[9];
-	char		nulls[] = "         ";
+	Datum		values[10];
+	char		nulls[] = "          ";
 
 	memset(values, 0, sizeof(values));
 	if (provider != NULL)
@@ -181,7 +204,43 @@ write_note(const pg_uuid_t *provider, const DateADT *month,
 	}
 	else
 		nulls[7] = nulls[8] = 'n';
+	if (metric != NULL)
+		values[9] = CStringGetTextDatum(metric);
+	else
+		nulls[9] = 'n';
 	mc_plan_execute(&insert_note, values, nulls);
+}
+
+/* Single metrics: a note each, or one for each of its months. */
+static void
+write_metrics(const McTask *task, const char *cause, const ErrorData *error)
+{
+	ListCell   *lc;
+	ListCell   *month;
+	int			m;
+
+	for (m = 0; m < MC_N_METRICS; m++)
+		if (task->everywhere & MC_METRIC_BIT(m))
+			write_note(&task->provider, NULL, NULL, 0, "metric", NULL, 0,
+					   mc_metric[m].key, cause, error);
+	foreach(lc, task->custom)
+	{
+		const McCustomTask *custom = lfirst(lc);
+		List	   *months = list_concat_unique_int(list_copy(custom->force),
+													custom->existing);
+
+		if (custom->whole)
+			write_note(&task->provider, NULL, NULL, 0, "metric", NULL, 0,
+					   custom->key, cause, error);
+		else
+			foreach(month, months)
+			{
+				DateADT		date = lfirst_int(month);
+
+				write_note(&task->provider, &date, NULL, 0, "metric", NULL, 0,
+						   custom->key, cause, error);
+			}
+	}
 }
 
 void
@@ -193,27 +252,28 @@ mc_note_write(const McTask *task, const ErrorData *error)
 	for (i = 0; i < lengthof(flag_scopes); i++)
 		if (FLAG(task, i))
 			write_note(&task->provider, NULL, NULL, 0, flag_scopes[i].scope,
-					   NULL, 0, cause, error);
+					   NULL, 0, NULL, cause, error);
 	for (i = 0; i < task->nmonths; i++)
 	{
 		const McMonthTask *month = &task->month[i];
 
 		if (month->whole)
 			write_note(&task->provider, &month->month, NULL, 0, "month",
-					   NULL, 0, cause, error);
+					   NULL, 0, NULL, cause, error);
 		else if (month->nclaims > 0)
 			write_note(&task->provider, &month->month, month->claim,
-					   month->nclaims, "claims", NULL, 0, cause, error);
+					   month->nclaims, "claims", NULL, 0, NULL, cause, error);
 		if (month->coach)
 			write_note(&task->provider, &month->month, NULL, 0, "coach",
-					   NULL, 0, cause, error);
+					   NULL, 0, NULL, cause, error);
 	}
+	write_metrics(task, cause, error);
 }
 
 void
 mc_note_write_keys(McSource source, const pg_uuid_t *keys, int n)
 {
-	write_note(NULL, NULL, NULL, 0, mc_source_def[source].name, keys, n,
+	write_note(NULL, NULL, NULL, 0, mc_source_def[source].name, keys, n, NULL,
 			   mc_cause_name(MC_CAUSE_COMMIT), NULL);
 }
 
@@ -224,7 +284,7 @@ mc_note_request(const pg_uuid_t *provider)
 
 	if (mc_plan_execute(&any_request, &value, NULL) > 0)
 		return false;
-	write_note(provider, NULL, NULL, 0, "request", NULL, 0,
+	write_note(provider, NULL, NULL, 0, "request", NULL, 0, NULL,
 			   mc_cause_name(MC_CAUSE_REQUEST), NULL);
 	return true;
 }
@@ -242,49 +302,113 @@ take_claims(McMonthTask *month, Datum claims)
 		mc_task_claim(month, DatumGetUUIDP(elements[i]));
 }
 
+static void
+take_metric(McTask *task, const char *key, const DateADT *month, int attempts,
+			TimestampTz since)
+{
+	int			metric = mc_metric_find(key, strlen(key));
+	McCustomTask *custom;
+
+	if (metric >= 0)
+	{
+		task->everywhere |= MC_METRIC_BIT(metric);
+		return;
+	}
+	custom = mc_task_custom(task, key);
+	if (month != NULL)
+		mc_task_custom_existing(task, key, *month);
+	else
+		custom->whole = true;
+	custom->attempts = Max(custom->attempts, attempts);
+	custom->since = Min(custom->since, since);
+}
+
+/* The metrics whose notes the task takes whether or not they are due. */
+static Datum
+taken_keys(const McTask *task)
+{
+	McKeys		keys = {task->wanted.builtin, list_copy(task->wanted.custom)};
+	ListCell   *lc;
+
+	foreach(lc, task->custom)
+		mc_keys_add(&keys, ((McCustomTask *) lfirst(lc))->key);
+	return mc_keys_array(&keys);
+}
+
 int
 mc_note_take(McTask *task)
 {
-	Datum		value = UUIDPGetDatum(&task->provider);
-	uint64		n = mc_plan_execute(&take_notes, &value, NULL);
+	Datum		values[4] = {
+		UUIDPGetDatum(&task->provider),
+		BoolGetDatum(task->full_window || task->cause == MC_CAUSE_VERIFY),
+		taken_keys(task),
+		BoolGetDatum(task->cause == MC_CAUSE_WORKER)
+	};
+	uint64		n = mc_plan_execute(&take_notes, values, NULL);
 	SPITupleTable *notes = SPI_tuptable;
 	uint64		row;
 
 	for (row = 0; row < n; row++)
 	{
-		bool		isnull;
-		char	   *scope = TextDatumGetCString(SPI_getbinval(notes->vals[row],
-															  notes->tupdesc, 1, &isnull));
-		Datum		month = SPI_getbinval(notes->vals[row], notes->tupdesc, 2, &isnull);
+		Datum		note[6];
+		bool		nulls[6];
+		char	   *scope;
+		DateADT		month;
 		int			i;
 
+		heap_deform_tuple(notes->vals[row], notes->tupdesc, note, nulls);
+		scope = TextDatumGetCString(note[0]);
+		month = nulls[1] ? 0 : DatumGetDateADT(note[1]);
 		for (i = 0; i < lengthof(flag_scopes); i++)
 			if (strcmp(scope, flag_scopes[i].scope) == 0)
 				FLAG(task, i) = true;
-		if (isnull)
+		if (!nulls[3])
+			take_metric(task, TextDatumGetCString(note[3]),
+						nulls[1] ? NULL : &month, DatumGetInt32(note[4]),
+						DatumGetTimestampTz(note[5]));
+		else if (nulls[1])
 			continue;
-		if (strcmp(scope, "month") == 0)
-			mc_task_month(task, DatumGetDateADT(month))->whole = true;
+		else if (strcmp(scope, "month") == 0)
+			mc_task_month(task, month)->whole = true;
 		else if (strcmp(scope, "coach") == 0)
-			mc_task_month(task, DatumGetDateADT(month))->coach = true;
-		else if (strcmp(scope, "claims") == 0)
-		{
-			Datum		claims = SPI_getbinval(notes->vals[row],
-											   notes->tupdesc, 3, &isnull);
-
-			if (!isnull)
-				take_claims(mc_task_month(task, DatumGetDateADT(month)), claims);
-		}
+			mc_task_month(task, month)->coach = true;
+		else if (strcmp(scope, "claims") == 0 && !nulls[2])
+			take_claims(mc_task_month(task, month), note[2]);
 	}
 	return (int) n;
 }
 
 bool
-mc_note_pending(const pg_uuid_t *provider)
+mc_note_pending(const pg_uuid_t *provider, const McKeys *keys)
 {
-	Datum		value = UUIDPGetDatum(provider);
+	Datum		values[2] = {UUIDPGetDatum(provider), mc_keys_array(keys)};
 
-	return mc_plan_execute(&any_note, &value, NULL) > 0;
+	return mc_plan_execute(&any_note, values, NULL) > 0;
+}
+
+void
+mc_note_metric_failed(const pg_uuid_t *provider, const McCustomTask *metric,
+					  McCause cause, const ErrorData *error)
+{
+	Datum		values[7] = {
+		UUIDPGetDatum(provider), CStringGetTextDatum(metric->key),
+		CStringGetTextDatum(mc_cause_name(cause)),
+		Int32GetDatum(metric->attempts + 1),
+		CStringGetTextDatum(unpack_sql_state(error->sqlerrcode)),
+		CStringGetTextDatum(mc_error_message(error)),
+		TimestampTzGetDatum(metric->since)
+	};
+
+	mc_plan_execute(&fail_metric, values,
+					metric->since == DT_NOEND ? "      n" : NULL);
+}
+
+void
+mc_note_metric_done(const pg_uuid_t *provider, const char *key)
+{
+	Datum		values[2] = {UUIDPGetDatum(provider), CStringGetTextDatum(key)};
+
+	mc_plan_execute(&delete_metric, values, NULL);
 }
 
 bool
@@ -319,7 +443,7 @@ mc_note_take_keys(McResolve resolve, void *arg)
 void
 mc_note_write_restore(void)
 {
-	write_note(NULL, NULL, NULL, 0, "restore", NULL, 0,
+	write_note(NULL, NULL, NULL, 0, "restore", NULL, 0, NULL,
 			   mc_cause_name(MC_CAUSE_WORKER), NULL);
 }
 

@@ -30,11 +30,27 @@ extern void mc_note_write_keys(McSource source, const pg_uuid_t *keys, int n);
 /* Queue a refresh of everything the provider has; false if queued already. */
 extern bool mc_note_request(const pg_uuid_t *provider);
 
-/* Delete the provider's notes and add to the task what they ask for. */
+/*
+ * Delete the provider's notes and add to the task what they ask for.  Notes
+ * of single metrics are left alone that are not due (for the worker) or that
+ * the task is not about (for others), unless it is about all.
+ */
 extern int	mc_note_take(McTask *task);
 
-/* Has the provider notes that the active snapshot sees? */
-extern bool mc_note_pending(const pg_uuid_t *provider);
+/*
+ * Has the provider notes that the active snapshot sees, other than of single
+ * metrics, or of one of these metrics?
+ */
+extern bool mc_note_pending(const pg_uuid_t *provider, const McKeys *keys);
+
+/*
+ * Under the provider's lock: the query of a metric failed, whose notes the
+ * task may have taken; or it succeeded for all that is stored.
+ */
+extern void mc_note_metric_failed(const pg_uuid_t *provider,
+								  const McCustomTask *metric, McCause cause,
+								  const ErrorData *error);
+extern void mc_note_metric_done(const pg_uuid_t *provider, const char *key);
 
 /* Are there notes of keys, which may come to be of any provider? */
 extern bool mc_note_keys_pending(void);

@@ -168,6 +168,32 @@ mc_owner_restore(Oid previous)
 	SetUserIdAndSecContext(previous, context);
 }
 
+void
+mc_owner_begin_foreign(McForeign *foreign, Oid role, const char *search_path,
+					   const char *zone)
+{
+	foreign->previous = mc_owner_switch(role);
+	foreign->nest_level = NewGUCNestLevel();
+	/* temporary objects last: else they would come first */
+	set_locally("search_path", psprintf("%s%spg_temp", search_path,
+										search_path[0] != '\0' ? ", " : ""));
+	set_locally("timezone", zone);
+	set_locally("datestyle", "ISO, YMD");
+	set_locally("intervalstyle", "postgres");
+	set_locally("extra_float_digits", "1");
+	set_locally("bytea_output", "hex");
+	set_locally("row_security", "on");
+	set_locally("enable_seqscan", "on");
+	set_locally("enable_bitmapscan", "on");
+}
+
+void
+mc_owner_end_foreign(McForeign *foreign)
+{
+	AtEOXact_GUC(false, foreign->nest_level);
+	mc_owner_restore(foreign->previous);
+}
+
 int
 mc_owner_begin_bulk(void)
 {

@@ -30,6 +30,20 @@ extern void mc_owner_renew_snapshot(void);
 extern Oid	mc_owner_switch(Oid role);
 extern void mc_owner_restore(Oid previous);
 
+/*
+ * Inside a bracket: a statement of a role, with that role's rights and its
+ * own search path, until the end.  What of the session's settings a result
+ * could depend on is the same in every session.
+ */
+typedef struct McForeign
+{
+	Oid			previous;
+	int			nest_level;
+} McForeign;
+extern void mc_owner_begin_foreign(McForeign *foreign, Oid role,
+								   const char *search_path, const char *zone);
+extern void mc_owner_end_foreign(McForeign *foreign);
+
 /* Inside a bracket: statements that read whole tables, until the end. */
 extern int	mc_owner_begin_bulk(void);
 extern void mc_owner_end_bulk(int nest_level);

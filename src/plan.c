@@ -72,11 +72,13 @@ prepare(McPlan *plan)
 	mc_plan_forget(plan);
 
 	/*
-	 * Generic plans: the statements look rows up by indexed keys, and a
+	 * Generic plans: our statements look rows up by indexed keys, and a
 	 * session that runs one only a few times must not plan it anew each time.
+	 * What others wrote (replan) the server plans as it does for them.
 	 */
 	n = parse_types(plan->types, oids);
-	prepared = SPI_prepare_cursor(plan->sql, n, oids, CURSOR_OPT_GENERIC_PLAN);
+	prepared = SPI_prepare_cursor(plan->sql, n, oids,
+								  plan->replan ? 0 : CURSOR_OPT_GENERIC_PLAN);
 	if (prepared == NULL)
 		elog(ERROR, "could not prepare \"%s\": %s", plan->sql,
 			 SPI_result_code_string(SPI_result));

@@ -26,6 +26,7 @@ typedef struct McPlan
 	bool		discreet;		/* its errors may quote claims: hide their text */
 	SPIPlanPtr	plan;			/* filled on first use */
 	Oid			rowtype;		/* of claim_fact, if a parameter is of it */
+	bool		replan;			/* plan for the values of each call */
 } McPlan;
 
 /* Called for each row; the slot is valid during the call only. */

@@ -56,6 +56,19 @@ static McPlan remove_state = {
 	"uuid", SPI_OK_DELETE
 };
 
+static McPlan remove_metrics = {
+	"DELETE FROM meritum_cache.metric_state s WHERE s.provider_id = $1",
+	"uuid", SPI_OK_DELETE
+};
+
+static McPlan trim_metrics = {
+	"UPDATE meritum_cache.metric_state"
+	"   SET full_from = CASE WHEN full_to >= $2 THEN greatest(full_from, $2) END,"
+	"       full_to = CASE WHEN full_to >= $2 THEN full_to END"
+	" WHERE provider_id = $1 AND full_from < $2",
+	"uuid,date", SPI_OK_UPDATE
+};
+
 static McPlan trim_state = {
 	"UPDATE meritum_cache.provider_state"
 	"   SET version = version + 1,"
@@ -218,6 +231,7 @@ mc_provider_state_remove(const pg_uuid_t *provider)
 	Datum		value = UUIDPGetDatum(provider);
 
 	mc_plan_execute(&remove_state, &value, NULL);
+	mc_plan_execute(&remove_metrics, &value, NULL);
 }
 
 void
@@ -226,4 +240,5 @@ mc_provider_state_trim(const pg_uuid_t *provider, DateADT month)
 	Datum		values[2] = {UUIDPGetDatum(provider), DateADTGetDatum(month)};
 
 	mc_plan_execute(&trim_state, values, NULL);
+	mc_plan_execute(&trim_metrics, values, NULL);
 }

@@ -30,6 +30,14 @@ static McPlan claim_plan;
 static McPlan known_plan;
 static McPlan active_plan;
 
+static McPlan select_known = {
+	"SELECT k.provider_id"
+	" FROM (SELECT m.provider_id FROM meritum_cache.metric_state m"
+	" UNION SELECT s.provider_id FROM meritum_cache.provider_state s WHERE $1) k"
+	" WHERE k.provider_id <> ALL ($2) ORDER BY 1",
+	"bool,uuid[]", SPI_OK_SELECT
+};
+
 static MemoryContext text_context = NULL;
 static uint64 texts_generation = 0; /* of the attached tables */
 
@@ -536,6 +544,44 @@ mc_query_provider_known(const pg_uuid_t *provider)
 	return n > 0;
 }
 
+/* Add the providers in SPI_tuptable to a list in the caller's context. */
+static List *
+add_providers(List *list, uint64 n, MemoryContext caller)
+{
+	MemoryContext old = MemoryContextSwitchTo(caller);
+	uint64		i;
+
+	for (i = 0; i < n; i++)
+	{
+		bool		isnull;
+		pg_uuid_t  *provider = palloc(sizeof(pg_uuid_t));
+
+		*provider = *DatumGetUUIDP(mc_plan_value(i, 1, &isnull));
+		list = lappend(list, provider);
+	}
+	MemoryContextSwitchTo(old);
+	return list;
+}
+
+/*
+ * Without a providers table those count that custom metrics were computed
+ * for; without claims either, all that ever had figures.
+ */
+static List *
+add_known(List *list, MemoryContext caller)
+{
+	Datum	   *elements = palloc(sizeof(Datum) * Max(list_length(list), 1));
+	Datum		values[2] = {BoolGetDatum(!has(MC_CLAIMS))};
+	ListCell   *lc;
+	int			n = 0;
+
+	foreach(lc, list)
+		elements[n++] = UUIDPGetDatum((pg_uuid_t *) lfirst(lc));
+	values[1] = PointerGetDatum(construct_array(elements, n, UUIDOID, UUID_LEN,
+												false, TYPALIGN_CHAR));
+	return add_providers(list, mc_plan_execute(&select_known, values, NULL), caller);
+}
+
 List *
 mc_query_active_providers(DateADT as_of)
 {
@@ -544,10 +590,10 @@ mc_query_active_providers(DateADT as_of)
 	MemoryContext caller = CurrentMemoryContext;
 	List	   *list = NIL;
 	Oid			previous;
-	uint64		i,
-				n;
+	uint64		n;
 
-	mc_source_require();
+	if (!has(MC_CLAIMS))
+		return add_known(NIL, caller);
 	check_texts();
 	if (active_plan.sql == NULL)
 	{
@@ -571,16 +617,6 @@ mc_query_active_providers(DateADT as_of)
 	n = mc_plan_execute(&active_plan, values, NULL);
 	mc_owner_restore(previous);
 
-	for (i = 0; i < n; i++)
-	{
-		bool		isnull;
-		Datum		value = mc_plan_value(i, 1, &isnull);
-		MemoryContext old = MemoryContextSwitchTo(caller);
-		pg_uuid_t  *provider = palloc(sizeof(pg_uuid_t));
-
-		*provider = *DatumGetUUIDP(value);
-		list = lappend(list, provider);
-		MemoryContextSwitchTo(old);
-	}
-	return list;
+	list = add_providers(list, n, caller);
+	return has(MC_PROVIDERS) ? list : add_known(list, caller);
 }

@@ -46,8 +46,9 @@ extern bool mc_query_claim(const pg_uuid_t *claim, pg_uuid_t *provider,
 extern bool mc_query_provider_known(const pg_uuid_t *provider);
 
 /*
- * Active providers, ascending, as palloc'd pg_uuid_t; those with status ACTIVE
- * or, without a providers table, those with a claim in the trailing window.
+ * Active providers as palloc'd pg_uuid_t: those with status ACTIVE or, without
+ * a providers table, those with a claim in the trailing window or with custom
+ * metrics, or, without claims, those that have figures.
  */
 extern List *mc_query_active_providers(DateADT as_of);
 

@@ -21,6 +21,7 @@
 #include "utils/timestamp.h"
 
 #include "args.h"
+#include "custom_read.h"
 #include "dirty.h"
 #include "figures.h"
 #include "note.h"
@@ -50,7 +51,9 @@ static McPlan select_entries = {
 typedef struct Read
 {
 	const pg_uuid_t *provider;
-	McMetrics	metrics;
+	McKeys		keys;
+	McMetrics	metrics;		/* the built-in ones of the keys */
+	McCustomRead custom;		/* the others */
 	DateADT		first;
 	DateADT		last;
 	Jsonb	   *dimensions;		/* NULL: all */
@@ -59,6 +62,7 @@ typedef struct Read
 	bool		pending;
 	bool		keys_pending;	/* changes that may be of any provider */
 	bool		known;			/* to the providers table */
+	bool		compute;		/* what is not up to date */
 	McPeriod   *computed;		/* months that were computed, not read */
 	int			ncomputed;
 	ReturnSetInfo *rsinfo;
@@ -82,6 +86,20 @@ readable_months(const Read *read, DateADT *months)
 	return n;
 }
 
+static void
+plan_custom(Read *read)
+{
+	McCustomRead *custom = &read->custom;
+
+	custom->provider = read->provider;
+	custom->keys = read->keys.custom;
+	custom->first = read->first;
+	custom->last = read->last;
+	custom->today = read->today;
+	custom->pending = read->pending;
+	mc_custom_read_plan(custom, read->task);
+}
+
 /*
  * Find out what has to be refreshed before the figures may be read.  Returns
  * false if nothing has.
@@ -91,6 +109,8 @@ plan_read(Read *read)
 {
 	DateADT		months[MC_READ_MONTHS];
 	McMetrics	monthly = read->metrics & ~mc_metrics_snapshot();
+	McKeys		builtin = {read->metrics, NIL};
+	bool		claims = mc_source_get(MC_CLAIMS) != NULL;
 	McProviderState state;
 	McCells    *cells = NULL;
 	bool		needed;
@@ -98,15 +118,23 @@ plan_read(Read *read)
 				i,
 				m;
 
-	if (mc_source_get(MC_CLAIMS) == NULL)
+	if (!claims && read->keys.custom == NIL)
 		return false;
 	read->task = mc_task_create(read->provider, MC_CAUSE_READ);
-	read->keys_pending = mc_note_keys_pending();
-	read->pending = mc_note_pending(read->provider) ||
-		mc_dirty_has(read->provider) || read->keys_pending;
+	read->task->wanted = read->keys;
+	if (claims)
+	{
+		read->keys_pending = mc_note_keys_pending();
+		read->pending = mc_note_pending(read->provider, &builtin) ||
+			mc_dirty_has_claims(read->provider) || read->keys_pending;
+	}
 	read->known = mc_query_provider_known(read->provider);
 	needed = read->pending;
 	if (!read->known)
+		return needed;
+	plan_custom(read);
+	needed |= read->custom.lagging != NIL;
+	if (read->metrics == 0 || !claims)
 		return needed;
 	mc_provider_state_load(read->provider, &state);
 
@@ -156,8 +184,13 @@ was_computed(const Read *read, Datum *values, bool *nulls)
 	int			metric = mc_metric_find(VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key));
 	int			i;
 
+	if (metric < 0)
+		return read->compute &&
+			mc_custom_read_lags(&read->custom, text_to_cstring(key),
+								DatumGetDateADT(values[3]),
+								DatumGetDateADT(values[4]));
 	for (i = 0; i < read->ncomputed; i++)
-		if (metric >= 0 && (read->computed[i].wanted & MC_METRIC_BIT(metric)) &&
+		if ((read->computed[i].wanted & MC_METRIC_BIT(metric)) &&
 			DatumGetDateADT(values[3]) == read->computed[i].first &&
 			DatumGetDateADT(values[4]) == read->computed[i].last)
 			return nulls[5] || mc_metric[metric].breakdown;
@@ -177,7 +210,7 @@ static void
 select_rows(Read *read)
 {
 	Datum		values[5] = {
-		UUIDPGetDatum(read->provider), mc_metric_array(read->metrics),
+		UUIDPGetDatum(read->provider), mc_keys_array(&read->keys),
 		DateADTGetDatum(read->first), DateADTGetDatum(read->last),
 		PointerGetDatum(read->dimensions)
 	};
@@ -299,11 +332,48 @@ compute_rows(Read *read)
 	read->ncomputed = nperiods;
 }
 
+static void
+put_custom(const char *key, const McCustomRow *row, void *arg)
+{
+	Read	   *read = arg;
+	Datum		values[8] = {
+		UUIDPGetDatum(&row->cache_id), UUIDPGetDatum(read->provider),
+		CStringGetTextDatum(key), DateADTGetDatum(row->span.first),
+		DateADTGetDatum(row->span.last), PointerGetDatum(row->dimensions),
+		PointerGetDatum(row->value), TimestampTzGetDatum(GetCurrentTimestamp())
+	};
+	bool		nulls[8] = {false};
+
+	nulls[5] = row->dimensions == NULL;
+	if (read->dimensions == NULL ||
+		(row->dimensions != NULL &&
+		 DatumGetBool(DirectFunctionCall2(jsonb_contains, values[5],
+										  PointerGetDatum(read->dimensions)))))
+		put_row(read, values, nulls);
+}
+
 static bool
 may_store(const Read *read)
 {
 	return !RecoveryInProgress() && !XactReadOnly && !IsTransactionBlock() &&
 		!IsSubTransaction() && !mc_dirty_has(read->provider);
+}
+
+/* Bring up to date what lags; false if that cannot be done now. */
+static bool
+store(Read *read)
+{
+	McOutcome	outcome;
+	bool		stored;
+	ErrorData  *error = mc_refresh_attempt(read->task, MC_NO_WAIT, true, &stored,
+										   &outcome);
+
+	/* not to be taken for a failure, after which the figures are computed */
+	if (error != NULL && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+		ReThrowError(error);
+	if (stored && outcome.failed > 0)
+		mc_dirty_wake();
+	return stored;
 }
 
 PG_FUNCTION_INFO_V1(meritum_get_metrics);
@@ -313,12 +383,11 @@ meritum_get_metrics(PG_FUNCTION_ARGS)
 {
 	Read		read = {0};
 	McBracket	bracket;
-	McOutcome	outcome;
-	bool		needed,
-				stored;
+	bool		needed;
 
 	read.provider = mc_arg_provider(fcinfo, 0);
-	read.metrics = mc_arg_metrics(fcinfo, 1);
+	read.keys = mc_arg_keys(fcinfo, 1);
+	read.metrics = read.keys.builtin;
 	mc_arg_required(fcinfo, 2, "period_start");
 	mc_arg_required(fcinfo, 3, "period_end");
 	read.first = PG_GETARG_DATEADT(2);
@@ -337,15 +406,16 @@ meritum_get_metrics(PG_FUNCTION_ARGS)
 		mc_owner_renew_snapshot();
 	}
 	needed = plan_read(&read);
-	if (needed && may_store(&read) &&
-		mc_refresh_attempt(read.task, MC_NO_WAIT, true, &stored, &outcome) == NULL &&
-		stored)
+	if (needed && may_store(&read) && store(&read))
 	{
 		needed = read.keys_pending;
 		mc_owner_renew_snapshot();
 	}
-	if (needed && read.known)
+	read.compute = needed && read.known;
+	if (read.compute && read.metrics != 0 && mc_source_get(MC_CLAIMS) != NULL)
 		compute_rows(&read);
+	if (read.compute)
+		mc_custom_read_compute(&read.custom, put_custom, &read);
 	if (!needed || read.known)
 		select_rows(&read);
 	mc_owner_leave(&bracket);
@@ -520,16 +590,35 @@ parse_filter(Filter *filter, Jsonb *jsonb, McStrings *strings)
 	return any;
 }
 
+static void
+cannot_filter(const char *key)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("metric \"%s\" reads no claims and cannot be filtered", key)));
+}
+
+static void
+put_value(FunctionCallInfo fcinfo, const char *key, Jsonb *value)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	Datum		values[2] = {CStringGetTextDatum(key), PointerGetDatum(value)};
+	bool		nulls[2] = {false};
+
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+}
+
 PG_FUNCTION_INFO_V1(meritum_compute_metrics);
 
 Datum
 meritum_compute_metrics(PG_FUNCTION_ARGS)
 {
 	const pg_uuid_t *provider = mc_arg_provider(fcinfo, 0);
-	McMetrics	metrics = mc_arg_metrics(fcinfo, 1);
+	McKeys		keys = mc_arg_keys(fcinfo, 1);
+	McMetrics	metrics = keys.builtin;
 	DateADT		first = mc_arg_date(fcinfo, 2, "period_start");
 	DateADT		last = mc_arg_date(fcinfo, 3, "period_end");
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	McKeys		none = {0};
 	Filter		filter = {0};
 	McPeriod	period = {0};
 	McProviderState state;
@@ -538,6 +627,7 @@ meritum_compute_metrics(PG_FUNCTION_ARGS)
 	McBracket	bracket;
 	bool		filtered;
 	DateADT		as_of;
+	ListCell   *lc;
 	int			m;
 
 	mc_check_period(first, last);
@@ -550,33 +640,38 @@ meritum_compute_metrics(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 
 	mc_owner_enter(&bracket, true);
-	mc_source_require();
+	if (metrics != 0)
+		mc_source_require();
 	strings = mc_fact_strings();
 	filtered = parse_filter(&filter, PG_GETARG_JSONB_P(4), strings);
 	for (m = 0; m < MC_N_METRICS; m++)
 		if (filtered && (metrics & mc_metrics_coach() & MC_METRIC_BIT(m)))
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("metric \"%s\" reads no claims and cannot be filtered",
-							mc_metric[m].key)));
+			cannot_filter(mc_metric[m].key);
+	if (filtered && keys.custom != NIL)
+		cannot_filter(linitial(keys.custom));
 	period.first = first;
 	period.last = last;
 	period.wanted = metrics;
-	mc_provider_state_load(provider, &state);
-	fold = mc_figures_compute(provider, strings, &period, 1, as_of, 0,
-							  !state.facts_complete || mc_dirty_has(provider) ||
-							  mc_note_pending(provider) || mc_note_keys_pending(),
-							  filtered ? passes : NULL, &filter);
-	for (m = 0; m < MC_N_METRICS; m++)
+	if (metrics != 0)
 	{
-		Datum		values[2];
-		bool		nulls[2] = {false};
+		mc_provider_state_load(provider, &state);
+		fold = mc_figures_compute(provider, strings, &period, 1, as_of, 0,
+								  !state.facts_complete ||
+								  mc_dirty_has_claims(provider) ||
+								  mc_note_pending(provider, &none) ||
+								  mc_note_keys_pending(),
+								  filtered ? passes : NULL, &filter);
+		for (m = 0; m < MC_N_METRICS; m++)
+			if (metrics & MC_METRIC_BIT(m))
+				put_value(fcinfo, mc_metric[m].key,
+						  mc_value_make(fold, m, period.scope[0]->table[m]));
+	}
+	foreach(lc, keys.custom)
+	{
+		Jsonb	   *value = mc_custom_read_total(provider, lfirst(lc), first, last);
 
-		if (!(metrics & MC_METRIC_BIT(m)))
-			continue;
-		values[0] = CStringGetTextDatum(mc_metric[m].key);
-		values[1] = PointerGetDatum(mc_value_make(fold, m, period.scope[0]->table[m]));
-		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+		if (value != NULL)
+			put_value(fcinfo, lfirst(lc), value);
 	}
 	mc_owner_leave(&bracket);
 	return (Datum) 0;

@@ -16,9 +16,11 @@
 #include "port/pg_bitutils.h"
 #include "portability/instr_time.h"
 #include "utils/builtins.h"
+#include "utils/json.h"
 #include "utils/timestamp.h"
 
 #include "affected.h"
+#include "custom_rows.h"
 #include "figures.h"
 #include "guc.h"
 #include "note.h"
@@ -28,6 +30,9 @@
 #include "refresh.h"
 #include "stats.h"
 #include "zone.h"
+
+/* Bytes that a notification may carry. */
+#define MAX_PAYLOAD 7999
 
 /* A refresh in progress. */
 typedef struct Refresh
@@ -247,8 +252,8 @@ sync_facts(Refresh *refresh)
 }
 
 /*
- * Months that hold cells of metrics which a change of locations or rules
- * touches everywhere.
+ * Months that hold cells of metrics which a change of locations or rules, or
+ * an event, touches everywhere.
  */
 static void
 plan_existing_months(Refresh *refresh)
@@ -258,7 +263,8 @@ plan_existing_months(Refresh *refresh)
 	int			n,
 				i;
 
-	if (!task->locations && !task->events && !task->rules)
+	if (!task->locations && !task->events && !task->rules &&
+		task->everywhere == 0)
 		return;
 	n = mc_cells_months(&task->provider, &months);
 	for (i = 0; i < n; i++)
@@ -271,6 +277,7 @@ plan_existing_months(Refresh *refresh)
 			month->soft |= mc_metrics_coach();
 		if (task->rules)
 			month->soft |= mc_metrics_with(0, MC_GROUP_RULE);
+		month->existing |= task->everywhere & ~mc_metrics_snapshot();
 		plan_month(refresh, months[i]);
 		mc_affected_month(&refresh->affected, months[i])->locations = task->locations;
 	}
@@ -321,25 +328,33 @@ static void
 store_state(Refresh *refresh, TimestampTz now, const McOutcome *outcome)
 {
 	McProviderState *state = &refresh->state;
-	McMonthTask *today = mc_task_month(refresh->task, refresh->window_last);
+	bool		wrote = outcome->cells.changed + outcome->cells.unchanged +
+		outcome->cells.deleted > 0;
 
 	if (outcome->cells.changed + outcome->cells.deleted > 0)
 		state->version++;
-	if (refresh->task->full_window)
-	{
+
+	/* what failed is as old as it was */
+	if (refresh->task->full_window && outcome->failed == 0)
 		state->oldest = now;
-		extend_full_range(state, refresh->window_first, refresh->window_last);
-	}
 	else if (state->oldest == DT_NOBEGIN && outcome->cells.changed > 0)
 		state->oldest = now;
-	if ((today->force & mc_metrics_snapshot()) == mc_metrics_snapshot())
-		state->snapshot_on = refresh->as_of;
-	else if (refresh->affected.snapshot || refresh->task->snapshot ||
-			 refresh->task->rules)
-		state->snapshot_on = DATEVAL_NOBEGIN;
-	state->facts_complete = true;
-	state->drift += refresh->drift;
-	if (outcome->cells.metrics != 0)
+	if (refresh->facts != NULL)
+	{
+		McMonthTask *today = mc_task_month(refresh->task, refresh->window_last);
+
+		if (refresh->task->full_window)
+			extend_full_range(state, refresh->window_first, refresh->window_last);
+		if ((today->force & mc_metrics_snapshot()) == mc_metrics_snapshot())
+			state->snapshot_on = refresh->as_of;
+		else if (refresh->affected.snapshot || refresh->task->snapshot ||
+				 refresh->task->rules ||
+				 (refresh->task->everywhere & mc_metrics_snapshot()))
+			state->snapshot_on = DATEVAL_NOBEGIN;
+		state->facts_complete = true;
+		state->drift += refresh->drift;
+	}
+	if (wrote)
 		state->refreshes++;
 	if (refresh->invalidations > 0)
 	{
@@ -347,8 +362,7 @@ store_state(Refresh *refresh, TimestampTz now, const McOutcome *outcome)
 		state->invalidated_at = now;
 	}
 	mc_provider_state_store(&refresh->task->provider, state, now,
-							outcome->cells.metrics == 0 ? NULL :
-							mc_cause_name(refresh->task->cause));
+							wrote ? mc_cause_name(refresh->task->cause) : NULL);
 }
 
 /*
@@ -382,10 +396,15 @@ report_drift(const Refresh *refresh, McOutcome *outcome)
 
 /* The outcome outlives the memory of the refresh. */
 static void
-copy_moved(const Refresh *refresh, McOutcome *outcome, MemoryContext caller)
+copy_outcome(const Refresh *refresh, McOutcome *outcome, MemoryContext caller)
 {
 	MemoryContext old = MemoryContextSwitchTo(caller);
+	List	   *custom = outcome->custom;
 	ListCell   *lc;
+
+	outcome->custom = NIL;
+	foreach(lc, custom)
+		outcome->custom = lappend(outcome->custom, pstrdup(lfirst(lc)));
 
 	foreach(lc, refresh->moved)
 	{
@@ -414,22 +433,40 @@ notify(const Refresh *refresh, const McOutcome *outcome)
 {
 	StringInfoData payload;
 	const char *separator = "";
+	ListCell   *lc;
+	int			head;
 	int			m;
 
 	if (mc_notify_channel[0] == '\0' || preparing ||
 		outcome->cells.changed + outcome->cells.deleted == 0)
 		return;
 	initStringInfo(&payload);
-	appendStringInfo(&payload, "{\"provider\":\"%s\",\"version\":" INT64_FORMAT ",\"metrics\":[",
+	appendStringInfo(&payload, "{\"provider\":\"%s\",\"version\":" INT64_FORMAT ",\"metrics\":",
 					 provider_text(&refresh->task->provider),
 					 refresh->state.version);
+	head = payload.len;
+	appendStringInfoChar(&payload, '[');
 	for (m = 0; m < MC_N_METRICS; m++)
 		if (outcome->cells.metrics & MC_METRIC_BIT(m))
 		{
 			appendStringInfo(&payload, "%s\"%s\"", separator, mc_metric[m].key);
 			separator = ",";
 		}
-	appendStringInfoString(&payload, "]}");
+	foreach(lc, outcome->custom)
+	{
+		appendStringInfoString(&payload, separator);
+		escape_json(&payload, lfirst(lc));
+		separator = ",";
+	}
+	appendStringInfoChar(&payload, ']');
+
+	/* more than a notification holds: null stands for any */
+	if (payload.len > MAX_PAYLOAD)
+	{
+		payload.len = head;
+		appendStringInfoString(&payload, "null");
+	}
+	appendStringInfoChar(&payload, '}');
 	Async_Notify(mc_notify_channel, payload.data);
 }
 
@@ -441,7 +478,8 @@ log_refresh(const McTask *task, const McOutcome *outcome, double ms)
 	ereport(LOG,
 			(errmsg("cache_refresh provider=%s cause=%s metrics=%d entries=%lld ms=%.3f",
 					provider_text(&task->provider), mc_cause_token(task->cause),
-					pg_popcount64(outcome->cells.metrics),
+					pg_popcount64(outcome->cells.metrics) +
+					list_length(outcome->custom),
 					(long long) (outcome->cells.changed + outcome->cells.unchanged),
 					ms),
 			 errhidestmt(true), errhidecontext(true)));
@@ -462,32 +500,24 @@ report(const McTask *task, const McOutcome *outcome, instr_time start)
 	log_refresh(task, outcome, ms);
 }
 
+void
+mc_refresh_require(void)
+{
+	if (!mc_custom_any())
+		mc_source_require();
+}
+
 /*
- * The work itself, under the lock and with a fresh snapshot.
+ * What is computed from claims.
  */
 static void
-run(McTask *task, McOutcome *outcome, MemoryContext caller)
+refresh_claims(Refresh *refresh, TimestampTz now, McOutcome *outcome)
 {
-	Refresh    *refresh = palloc0(sizeof(Refresh));
+	McTask	   *task = refresh->task;
 	McStrings  *strings = mc_fact_strings();
-	TimestampTz now;
 
-	mc_source_require();
-	outcome->known = mc_query_provider_known(&task->provider);
-	if (!outcome->known)
-	{
-		remove_provider(&task->provider, outcome);
-		return;
-	}
-
-	refresh->task = task;
-	refresh->as_of = task->has_as_of ? task->as_of : mc_today();
-	refresh->window_last = mc_month_of(refresh->as_of);
-	refresh->window_first = mc_month_add(refresh->window_last, 1 - MC_WINDOW_MONTHS);
-	refresh->invalidations = mc_task_invalidations(task);
 	if (task->full_window)
 		mc_task_window(task, MC_ALL_METRICS, refresh->as_of);
-	mc_provider_state_load(&task->provider, &refresh->state);
 	refresh->whole = task->whole || task->recheck ||
 		!refresh->state.facts_complete;
 	refresh->counts_drift = task->recheck && !task->whole &&
@@ -501,13 +531,64 @@ run(McTask *task, McOutcome *outcome, MemoryContext caller)
 	outcome->differences = sync_facts(refresh);
 	plan_forced(refresh);
 	report_drift(refresh, outcome);
-	copy_moved(refresh, outcome, caller);
-
-	now = GetCurrentTimestamp();
 	mc_figures_write(&task->provider, &refresh->affected, refresh->facts,
 					 refresh->as_of, now, &outcome->cells);
+}
+
+/*
+ * Custom metrics: those that the task names, those of events that it found,
+ * and in a full refresh all.
+ */
+static void
+refresh_custom(Refresh *refresh, TimestampTz now, McOutcome *outcome)
+{
+	McTask	   *task = refresh->task;
+	ListCell   *lc;
+	int			i;
+
+	for (i = 0; i < refresh->affected.nmonths; i++)
+		foreach(lc, refresh->affected.month[i].custom)
+			mc_task_custom_existing(task, lfirst(lc),
+									refresh->affected.month[i].month);
+	if (task->full_window)
+		mc_task_custom_window(task, mc_custom_keys(), refresh->as_of);
+	outcome->failed = mc_custom_refresh(task, refresh->as_of, now,
+										&outcome->cells, &outcome->custom);
+}
+
+/*
+ * The work itself, under the lock and with a fresh snapshot.
+ */
+static void
+run(McTask *task, McOutcome *outcome, MemoryContext caller)
+{
+	Refresh    *refresh = palloc0(sizeof(Refresh));
+	TimestampTz now;
+
+	mc_refresh_require();
+	outcome->known = mc_query_provider_known(&task->provider);
+	if (!outcome->known)
+	{
+		remove_provider(&task->provider, outcome);
+		return;
+	}
+
+	refresh->task = task;
+	refresh->as_of = task->has_as_of ? task->as_of : mc_today();
+	refresh->window_last = mc_month_of(refresh->as_of);
+	refresh->window_first = mc_month_add(refresh->window_last, 1 - MC_WINDOW_MONTHS);
+	refresh->invalidations = mc_task_invalidations(task);
+	mc_provider_state_load(&task->provider, &refresh->state);
+
+	now = GetCurrentTimestamp();
+	if (mc_source_get(MC_CLAIMS) != NULL && mc_task_reads_claims(task))
+		refresh_claims(refresh, now, outcome);
+	refresh_custom(refresh, now, outcome);
+	copy_outcome(refresh, outcome, caller);
+
 	if (outcome->differences > 0 || task->snapshot || task->rules ||
-		!refresh->state.facts_complete ||
+		task->full_window ||
+		(refresh->facts != NULL && !refresh->state.facts_complete) ||
 		outcome->cells.changed + outcome->cells.unchanged + outcome->cells.deleted > 0)
 		store_state(refresh, now, outcome);
 	notify(refresh, outcome);

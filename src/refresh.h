@@ -16,7 +16,12 @@ typedef struct McOutcome
 	int			drift;			/* of these, without any note of a change */
 	List	   *moved;			/* McMoved: claims noted that are another's */
 	bool		known;			/* the providers table has the provider */
+	List	   *custom;			/* char *: custom metrics written */
+	int			failed;			/* custom metrics that left a note */
 } McOutcome;
+
+/* Raises 55000 unless there is something to refresh from. */
+extern void mc_refresh_require(void);
 
 /* How a refresh waits for the provider's lock. */
 typedef enum McWait

@@ -16,10 +16,9 @@
 #include "utils/array.h"
 #include "storage/proc.h"
 #include "utils/builtins.h"
-#include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/timestamp.h"
 
+#include "attempt.h"
 #include "fact.h"
 #include "guc.h"
 #include "note.h"
@@ -55,17 +54,53 @@ month_cells(const McMonthTask *month)
 	return Min(month->nclaims * CELLS_PER_CLAIM, CELLS_PER_MONTH);
 }
 
+static int
+custom_cells(const McCustomTask *custom)
+{
+	return custom->whole ? MC_WINDOW_MONTHS :
+		list_length(custom->force) + list_length(custom->existing);
+}
+
+/* Take custom metrics off the task while they touch more than is left. */
+static McTask *
+split_custom(McTask *task, int *cells_left)
+{
+	McTask	   *rest = NULL;
+	List	   *kept = NIL;
+	ListCell   *lc;
+
+	foreach(lc, task->custom)
+	{
+		McCustomTask *custom = lfirst(lc);
+
+		if (custom_cells(custom) <= *cells_left)
+		{
+			*cells_left -= custom_cells(custom);
+			kept = lappend(kept, custom);
+			continue;
+		}
+		if (rest == NULL)
+			rest = mc_task_create(&task->provider, task->cause);
+		rest->custom = lappend(rest->custom, custom);
+	}
+	task->custom = kept;
+	return rest;
+}
+
 /*
- * Take months off the task while it touches more cells than are left, and
- * return them as a task of their own, NULL if there are none.
+ * Take custom metrics and months off the task while they touch more cells
+ * than are left, and return them as a task of their own, NULL if there are
+ * none.
  */
 static McTask *
 split_task(McTask *task, int *cells_left)
 {
-	McTask	   *rest = NULL;
+	McTask	   *rest;
+	List	   *custom;
 	int			kept = 0;
 	int			i;
 
+	rest = split_custom(task, cells_left);
 	if (task->whole)
 	{
 		int			cells = MC_WINDOW_MONTHS * CELLS_PER_MONTH;
@@ -73,11 +108,14 @@ split_task(McTask *task, int *cells_left)
 		if (cells <= *cells_left)
 		{
 			*cells_left -= cells;
-			return NULL;
+			return rest;
 		}
+		custom = task->custom;
+		task->custom = rest != NULL ? rest->custom : NIL;
 		rest = palloc(sizeof(McTask));
 		*rest = *task;
 		*task = *mc_task_create(&rest->provider, rest->cause);
+		task->custom = custom;
 		return rest;
 	}
 	for (i = 0; i < task->nmonths; i++)
@@ -108,27 +146,6 @@ leave_note(const McTask *task, const ErrorData *error)
 	mc_owner_leave(&bracket);
 }
 
-static bool
-task_is_empty(const McTask *task)
-{
-	return task->nmonths == 0 && !task->whole && !task->locations &&
-		!task->events && !task->rules && !task->snapshot && !task->existence;
-}
-
-/* A refresh adds to its task; what a note would need is kept apart. */
-static McTask *
-copy_task(const McTask *task)
-{
-	McTask	   *copy = palloc(sizeof(McTask));
-
-	*copy = *task;
-	copy->capacity = Max(task->nmonths, 1);
-	copy->month = palloc(sizeof(McMonthTask) * copy->capacity);
-	if (task->nmonths > 0)
-		memcpy(copy->month, task->month, sizeof(McMonthTask) * task->nmonths);
-	return copy;
-}
-
 static void
 warn(const McTask *task, const ErrorData *error)
 {
@@ -142,15 +159,8 @@ warn(const McTask *task, const ErrorData *error)
 			 errhint("The change itself is kept; the refresh is pending and will be tried again, see meritum_cache.pending_refresh.")));
 }
 
-/* Milliseconds that a refresh at commit, or of a reader, may wait for locks. */
-static int
-wait_limit(void)
-{
-	return Max(DeadlockTimeout / 2, 1);
-}
-
 /*
- * Do something in a subtransaction; returns the error if it failed.
+ * Milliseconds that a refresh at commit, or of a reader, may wait for locks.
  *
  * A committing transaction holds locks of the application's rows while it
  * waits for one of ours, and the holder of that may be a session that
@@ -159,35 +169,10 @@ wait_limit(void)
  * instead of taking part in a deadlock; nor does it hang behind a maintenance
  * command on the cache.
  */
-static ErrorData *
-attempt(void (*work) (void *), void *arg, int bound)
+static int
+wait_limit(void)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	ErrorData  *volatile error = NULL;
-	int			lock_timeout = LockTimeout;
-
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	LockTimeout = lock_timeout > 0 ? Min(lock_timeout, bound) : bound;
-	PG_TRY();
-	{
-		work(arg);
-		LockTimeout = lock_timeout;
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		LockTimeout = lock_timeout;
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-	return error;
+	return Max(DeadlockTimeout / 2, 1);
 }
 
 typedef struct Attempt
@@ -204,7 +189,7 @@ attempt_task(void *arg)
 {
 	Attempt    *a = arg;
 
-	a->done = mc_refresh_task(copy_task(a->task), a->wait, a->notes, a->outcome);
+	a->done = mc_refresh_task(mc_task_copy(a->task), a->wait, a->notes, a->outcome);
 }
 
 ErrorData *
@@ -212,7 +197,7 @@ mc_refresh_attempt(McTask *task, McWait wait, bool notes, bool *done,
 				   McOutcome *outcome)
 {
 	Attempt		a = {task, wait, notes, false, outcome};
-	ErrorData  *error = attempt(attempt_task, &a, wait_limit());
+	ErrorData  *error = mc_attempt(attempt_task, &a, wait_limit());
 
 	*done = error == NULL && a.done;
 	return error;
@@ -227,7 +212,7 @@ attempt_unresolved(void *arg)
 bool
 mc_refresh_attempt_unresolved(void)
 {
-	return attempt(attempt_unresolved, NULL, wait_limit()) == NULL;
+	return mc_attempt(attempt_unresolved, NULL, wait_limit()) == NULL;
 }
 
 typedef struct Resolution
@@ -254,7 +239,7 @@ mc_refresh_attempt_resolve(McSource source, Datum keys, McFound found, void *arg
 {
 	Resolution	r = {source, keys, found, arg};
 
-	return attempt(attempt_resolve, &r, wait_limit()) == NULL;
+	return mc_attempt(attempt_resolve, &r, wait_limit()) == NULL;
 }
 
 /*
@@ -268,12 +253,12 @@ try_refresh(McTask *task, List **moved, int *wait_left)
 	McOutcome	outcome;
 	Attempt		a = {task, MC_WAIT, false, false, &outcome};
 	TimestampTz start = GetCurrentTimestamp();
-	ErrorData  *error = attempt(attempt_task, &a, Max(*wait_left, 1));
+	ErrorData  *error = mc_attempt(attempt_task, &a, Max(*wait_left, 1));
 
 	if (error == NULL)
 	{
 		*moved = list_concat(*moved, outcome.moved);
-		return true;
+		return outcome.failed == 0;
 	}
 	*wait_left -= TimestampDifferenceMilliseconds(start, GetCurrentTimestamp());
 	warn(task, error);
@@ -368,12 +353,14 @@ mc_refresh_settle(McTask **tasks, int n)
 			leave_note(rest, NULL);
 			noted = true;
 		}
-		if (task_is_empty(tasks[i]))
+		if (mc_task_is_empty(tasks[i]))
 			continue;
+		tasks[i]->at_commit = true;
 		if (mc_on_error == MC_ON_ERROR_ERROR)
 		{
-			mc_refresh_task(copy_task(tasks[i]), MC_WAIT, false, &outcome);
+			mc_refresh_task(mc_task_copy(tasks[i]), MC_WAIT, false, &outcome);
 			moved = list_concat(moved, outcome.moved);
+			noted |= outcome.failed > 0;
 		}
 		else if (!try_refresh(tasks[i], &moved, &wait_left))
 			noted = true;

@@ -178,6 +178,14 @@ written(const McOutcome *outcome)
 	return (int32) (outcome->cells.changed + outcome->cells.unchanged);
 }
 
+/* What failed the worker tries again. */
+static void
+after_refresh(const McOutcome *outcome)
+{
+	if (outcome->failed > 0)
+		mc_dirty_wake();
+}
+
 PG_FUNCTION_INFO_V1(meritum_refresh_provider_metrics);
 
 Datum
@@ -186,17 +194,24 @@ meritum_refresh_provider_metrics(PG_FUNCTION_ARGS)
 	const pg_uuid_t *provider = mc_arg_provider(fcinfo, 0);
 	McTask	   *task = mc_task_create(provider, MC_CAUSE_REQUEST);
 	McOutcome	outcome;
+	McKeys		keys = {0};
 	DateADT		as_of;
 
 	if (PG_ARGISNULL(1))
 		task->full_window = true;
 	as_of = mc_arg_as_of(fcinfo, 2);
 	if (!PG_ARGISNULL(1))
-		mc_task_window(task, mc_arg_metrics(fcinfo, 1), as_of);
-	task->as_of = as_of;
-	task->has_as_of = true;
-	mc_task_recheck(task, mc_dirty_has(provider));
+		keys = mc_arg_keys(fcinfo, 1);
+	if (keys.builtin != 0)
+	{
+		mc_source_require();
+		mc_task_window(task, keys.builtin, as_of);
+	}
+	mc_task_custom_window(task, keys.custom, as_of);
+	if (task->full_window || keys.builtin != 0)
+		mc_task_recheck(task, mc_dirty_has_claims(provider));
 	mc_refresh_task(task, MC_WAIT, true, &outcome);
+	after_refresh(&outcome);
 	PG_RETURN_INT32(written(&outcome));
 }
 
@@ -230,9 +245,11 @@ meritum_handle_claim_state_change(PG_FUNCTION_ARGS)
 	McMonthTask *month;
 	McOutcome	outcome;
 	McBracket	bracket;
-	McMetrics	metrics;
+	McKeys		keys;
+	bool		found;
 	DateADT		today;
 	DateADT		date;
+	ListCell   *lc;
 
 	mc_arg_required(fcinfo, 1, "claim_type");
 	claim_type = text_to_cstring(PG_GETARG_TEXT_PP(1));
@@ -250,9 +267,9 @@ meritum_handle_claim_state_change(PG_FUNCTION_ARGS)
 	mc_source_require();
 	if (!PG_ARGISNULL(3))
 		check_claim(PG_GETARG_UUID_P(3), provider, claim_type, &date);
-	metrics = mc_event_metrics(state);
 	mc_owner_leave(&bracket);
-	if (metrics == 0)
+	found = mc_event_find(state, &keys);
+	if (!found)
 		PG_RETURN_INT32(0);
 
 	/* a month outside the trailing window is kept up where it exists */
@@ -262,17 +279,18 @@ meritum_handle_claim_state_change(PG_FUNCTION_ARGS)
 		mc_task_claim(month, PG_GETARG_UUID_P(3));
 	if (month->month >= mc_month_add(mc_month_of(today), 1 - MC_WINDOW_MONTHS) &&
 		month->month <= mc_month_of(today))
-		month->force |= metrics & ~mc_metrics_snapshot();
+		month->force |= keys.builtin & ~mc_metrics_snapshot();
 	else
-		month->existing |= metrics & ~mc_metrics_snapshot();
-	mc_task_month(task, mc_month_of(today))->force |= metrics & mc_metrics_snapshot();
+		month->existing |= keys.builtin & ~mc_metrics_snapshot();
+	mc_task_month(task, mc_month_of(today))->force |=
+		keys.builtin & mc_metrics_snapshot();
+	foreach(lc, keys.custom)
+		mc_task_custom_existing(task, lfirst(lc), mc_month_of(date));
 	mc_refresh_task(task, MC_WAIT, true, &outcome);
-	if (mc_log_invalidations)
-		ereport(LOG,
-				(errmsg("cache_bust provider=%s event=claim.%s removed=%d",
-						DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(provider))),
-						asc_tolower(state, strlen(state)), written(&outcome)),
-				 errhidestmt(true), errhidecontext(true)));
+	after_refresh(&outcome);
+	mc_event_log_count(provider,
+					   psprintf("claim.%s", asc_tolower(state, strlen(state))),
+					   written(&outcome));
 	PG_RETURN_INT32(written(&outcome));
 }
 
@@ -285,8 +303,8 @@ meritum_request_refresh(PG_FUNCTION_ARGS)
 	McBracket	bracket;
 	bool		queued;
 
+	mc_refresh_require();
 	mc_owner_enter(&bracket, true);
-	mc_source_require();
 	queued = is_stale(provider, mc_stale_after) && mc_note_request(provider);
 	mc_owner_leave(&bracket);
 	if (queued)

@@ -79,6 +79,103 @@ mc_task_window(McTask *task, McMetrics metrics, DateADT as_of)
 	task->has_as_of = true;
 }
 
+McTask *
+mc_task_copy(const McTask *task)
+{
+	McTask	   *copy = palloc(sizeof(McTask));
+	ListCell   *lc;
+
+	*copy = *task;
+	copy->capacity = Max(task->nmonths, 1);
+	copy->month = palloc(sizeof(McMonthTask) * copy->capacity);
+	if (task->nmonths > 0)
+		memcpy(copy->month, task->month, sizeof(McMonthTask) * task->nmonths);
+	copy->custom = NIL;
+	foreach(lc, task->custom)
+	{
+		McCustomTask *custom = palloc(sizeof(McCustomTask));
+
+		*custom = *(McCustomTask *) lfirst(lc);
+		custom->force = list_copy(custom->force);
+		custom->existing = list_copy(custom->existing);
+		copy->custom = lappend(copy->custom, custom);
+	}
+	return copy;
+}
+
+bool
+mc_task_reads_claims(const McTask *task)
+{
+	return task->nmonths > 0 || task->whole || task->recheck ||
+		task->locations || task->events || task->rules || task->snapshot ||
+		task->existence || task->full_window || task->everywhere != 0;
+}
+
+bool
+mc_task_is_empty(const McTask *task)
+{
+	return !mc_task_reads_claims(task) && task->custom == NIL;
+}
+
+McCustomTask *
+mc_task_custom(McTask *task, const char *key)
+{
+	McCustomTask *custom;
+	ListCell   *lc;
+
+	foreach(lc, task->custom)
+	{
+		custom = lfirst(lc);
+		if (strcmp(custom->key, key) == 0)
+			return custom;
+	}
+	custom = palloc0(sizeof(McCustomTask));
+	custom->key = pstrdup(key);
+	custom->since = DT_NOEND;
+	task->custom = lappend(task->custom, custom);
+	return custom;
+}
+
+void
+mc_task_custom_force(McTask *task, const char *key, DateADT month)
+{
+	McCustomTask *custom = mc_task_custom(task, key);
+
+	custom->force = list_append_unique_int(custom->force, month);
+}
+
+void
+mc_task_custom_existing(McTask *task, const char *key, DateADT month)
+{
+	McCustomTask *custom = mc_task_custom(task, key);
+
+	custom->existing = list_append_unique_int(custom->existing, month);
+}
+
+void
+mc_task_keys(McTask *task, const McKeys *keys)
+{
+	ListCell   *lc;
+
+	task->everywhere |= keys->builtin;
+	foreach(lc, keys->custom)
+		mc_task_custom(task, lfirst(lc))->whole = true;
+}
+
+void
+mc_task_custom_window(McTask *task, const List *keys, DateADT as_of)
+{
+	DateADT		last = mc_month_of(as_of);
+	ListCell   *lc;
+	int			i;
+
+	foreach(lc, keys)
+		for (i = 1 - MC_WINDOW_MONTHS; i <= 0; i++)
+			mc_task_custom_force(task, lfirst(lc), mc_month_add(last, i));
+	task->as_of = as_of;
+	task->has_as_of = true;
+}
+
 void
 mc_task_recheck(McTask *task, bool changed)
 {
@@ -93,12 +190,20 @@ mc_task_invalidations(const McTask *task)
 {
 	int			n = task->whole + task->locations + task->events +
 		task->rules + task->snapshot + task->existence;
+	ListCell   *lc;
 	int			i;
 
 	for (i = 0; i < task->nmonths; i++)
 		if (task->month[i].whole || task->month[i].coach ||
 			task->month[i].nclaims > 0)
 			n++;
+	foreach(lc, task->custom)
+	{
+		const McCustomTask *custom = lfirst(lc);
+
+		if (custom->whole || custom->existing != NIL)
+			n++;				/* not what a reader asks for */
+	}
 	return task->cause == MC_CAUSE_EVENT ? Max(n, 1) : n;
 }
 

@@ -6,9 +6,10 @@
 #define MERITUM_CACHE_TASK_H
 
 #include "utils/date.h"
+#include "utils/timestamp.h"
 #include "utils/uuid.h"
 
-#include "metric.h"
+#include "custom.h"
 
 /* Claims of a month noted one by one; past that the month as a whole. */
 #define MC_MONTH_CLAIMS 32
@@ -28,6 +29,22 @@ typedef struct McMonthTask
 	McMetrics	existing;		/* recompute where there is a total */
 	McMetrics	soft;			/* the same, but leave equal values alone */
 } McMonthTask;
+
+/*
+ * A custom metric that is to be recomputed.  In the trailing window its
+ * figures are made; months named as existing are elsewhere kept up only where
+ * they are stored, forced ones are made.  A snapshot has one month, the
+ * running one, whichever is named.
+ */
+typedef struct McCustomTask
+{
+	char	   *key;
+	bool		whole;			/* the window and all months stored */
+	List	   *force;			/* integers, months */
+	List	   *existing;
+	int			attempts;		/* of the notes that were taken */
+	TimestampTz since;
+} McCustomTask;
 
 /* Why a refresh happens; shown in statistics, log and provider_state. */
 typedef enum McCause
@@ -50,6 +67,11 @@ typedef struct McTask
 	bool		snapshot;		/* what only snapshot metrics read has changed */
 	bool		existence;		/* the providers table has changed */
 	bool		full_window;	/* recompute all metrics of the window */
+	McMetrics	everywhere;		/* recompute in each month that has a total */
+	List	   *custom;			/* McCustomTask */
+	McKeys		wanted;			/* a reader's: it must not read without them */
+	List	   *raised;			/* char *: events to be logged */
+	bool		at_commit;		/* part of the transaction's commit */
 	DateADT		as_of;			/* 0: today */
 	bool		has_as_of;
 	McMonthTask *month;
@@ -63,8 +85,24 @@ extern McTask *mc_task_create(const pg_uuid_t *provider, McCause cause);
 extern McMonthTask *mc_task_month(McTask *task, DateADT month);
 extern void mc_task_claim(McMonthTask *month, const pg_uuid_t *claim);
 
+/* A task of its own with the same to do. */
+extern McTask *mc_task_copy(const McTask *task);
+
+/* Does it concern what is computed from claims, or custom metrics alone? */
+extern bool mc_task_reads_claims(const McTask *task);
+extern bool mc_task_is_empty(const McTask *task);
+
+/* A custom metric's part of a task, made if there is none. */
+extern McCustomTask *mc_task_custom(McTask *task, const char *key);
+extern void mc_task_custom_force(McTask *task, const char *key, DateADT month);
+extern void mc_task_custom_existing(McTask *task, const char *key, DateADT month);
+
+/* All that is stored of some metrics. */
+extern void mc_task_keys(McTask *task, const McKeys *keys);
+
 /* Force metrics in each month of the window that ends with as_of. */
 extern void mc_task_window(McTask *task, McMetrics metrics, DateADT as_of);
+extern void mc_task_custom_window(McTask *task, const List *keys, DateADT as_of);
 
 /*
  * Compare all claims.  If the transaction itself has changed some, differences

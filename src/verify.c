@@ -14,6 +14,7 @@
 #include "utils/timestamp.h"
 
 #include "args.h"
+#include "custom_rows.h"
 #include "dirty.h"
 #include "figures.h"
 #include "note.h"
@@ -31,18 +32,18 @@ typedef struct Verify
 	McStrings  *strings;
 	McCells    *cells;
 	McTask	   *repair;			/* what would set the differences right */
+	char	   *key;			/* of the custom metric that is compared */
 	ReturnSetInfo *rsinfo;
 } Verify;
 
 static void
-put_difference(Verify *verify, int metric, DateADT month, int dim, int32 id,
-			   Jsonb *cached, Jsonb *computed)
+put_row(Verify *verify, const char *key, DateADT month, Jsonb *dimensions,
+		Jsonb *cached, Jsonb *computed)
 {
-	Jsonb	   *dimensions = mc_value_dimensions(verify->strings, dim, id);
 	Datum		values[6];
 	bool		nulls[6] = {false};
 
-	values[0] = CStringGetTextDatum(mc_metric[metric].key);
+	values[0] = CStringGetTextDatum(key);
 	values[1] = DateADTGetDatum(month);
 	values[2] = DateADTGetDatum(mc_month_end(month));
 	values[3] = PointerGetDatum(dimensions);
@@ -53,6 +54,14 @@ put_difference(Verify *verify, int metric, DateADT month, int dim, int32 id,
 	nulls[5] = computed == NULL;
 	tuplestore_putvalues(verify->rsinfo->setResult, verify->rsinfo->setDesc,
 						 values, nulls);
+}
+
+static void
+put_difference(Verify *verify, int metric, DateADT month, int dim, int32 id,
+			   Jsonb *cached, Jsonb *computed)
+{
+	put_row(verify, mc_metric[metric].key, month,
+			mc_value_dimensions(verify->strings, dim, id), cached, computed);
 	mc_task_month(verify->repair, month)->force |= MC_METRIC_BIT(metric);
 }
 
@@ -159,22 +168,108 @@ list_months(const pg_uuid_t *provider, const McProviderState *state,
 	return count;
 }
 
+static void
+compare_custom(const McCustomRow *stored, const McCustomRow *computed, void *arg)
+{
+	Verify	   *verify = arg;
+	const McCustomRow *row = stored != NULL ? stored : computed;
+
+	if (stored != NULL && computed != NULL &&
+		compareJsonbContainers(&stored->value->root, &computed->value->root) == 0)
+		return;
+	put_row(verify, verify->key, row->span.first, row->dimensions,
+			stored ? stored->value : NULL, computed ? computed->value : NULL);
+	mc_task_custom_force(verify->repair, verify->key, row->span.first);
+}
+
+/*
+ * Months of which something is stored, of a snapshot only the day's.  A query
+ * that fails shows as a warning, since the others can still be told.
+ */
+static void
+verify_custom(Verify *verify, char *key)
+{
+	McCustom   *custom = mc_custom_find(key, strlen(key));
+	McCustomState state = mc_custom_state(verify->provider, key);
+	McCustomRows stored,
+				computed;
+	List	   *months = NIL;
+	McSpan	   *spans;
+	ErrorData  *error;
+
+	if (custom == NULL)
+		return;
+	if (custom->grain == MC_MONTHLY)
+		months = mc_custom_stored(verify->provider, key, &state);
+	else if (state.snapshot_on == mc_today())
+		months = list_make1_int(mc_month_of(state.snapshot_on));
+	if (months == NIL)
+		return;
+	spans = mc_custom_spans(months);
+	error = mc_custom_compute(custom, verify->provider, spans,
+							  list_length(months), &computed);
+	if (error != NULL)
+	{
+		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+			ReThrowError(error);
+		ereport(WARNING,
+				(errcode(error->sqlerrcode),
+				 errmsg("could not compute metric \"%s\" (SQLSTATE %s)", key,
+						unpack_sql_state(error->sqlerrcode)),
+				 errdetail("%s", mc_error_message(error))));
+		return;
+	}
+	mc_custom_load(verify->provider, key, spans, list_length(months), &stored);
+	verify->key = key;
+	mc_custom_compare(&stored, &computed, compare_custom, verify);
+}
+
+/* What is computed from claims. */
+static void
+verify_claims(Verify *verify)
+{
+	McProviderState state;
+	McPeriod   *periods;
+	DateADT    *months;
+	McFold	   *fold;
+	int			n,
+				nperiods = 0;
+	int			i;
+
+	mc_task_recheck(verify->repair, mc_dirty_has_claims(verify->provider));
+	mc_provider_state_load(verify->provider, &state);
+	if (!mc_query_provider_known(verify->provider))
+		state.full_from = state.full_to = state.snapshot_on = DATEVAL_NOBEGIN;
+	n = list_months(verify->provider, &state, &months);
+	verify->cells = mc_cells_load(verify->provider, MC_ALL_METRICS, months, n,
+								  verify->strings);
+	periods = palloc0(sizeof(McPeriod) * Max(n, 1));
+	for (i = 0; i < n; i++)
+	{
+		periods[nperiods].first = months[i];
+		periods[nperiods].last = mc_month_end(months[i]);
+		periods[nperiods].wanted = expected_metrics(verify, &state, months[i]);
+		if (periods[nperiods].wanted != 0)
+			nperiods++;
+	}
+	if (nperiods == 0)
+		return;
+	fold = mc_figures_compute(verify->provider, verify->strings, periods,
+							  nperiods, state.snapshot_on,
+							  mc_dimension_mask, true, NULL, NULL);
+	compare(verify, fold);
+}
+
 PG_FUNCTION_INFO_V1(meritum_verify);
 
 Datum
 meritum_verify(PG_FUNCTION_ARGS)
 {
 	Verify		verify = {0};
-	McProviderState state;
-	McPeriod   *periods;
-	DateADT    *months;
 	McBracket	bracket;
 	McOutcome	outcome;
-	McFold	   *fold;
 	bool		repair;
-	int			n,
-				nperiods = 0;
-	int			i;
+	ListCell   *lc;
 
 	verify.provider = mc_arg_provider(fcinfo, 0);
 	mc_arg_required(fcinfo, 1, "repair");
@@ -183,7 +278,7 @@ meritum_verify(PG_FUNCTION_ARGS)
 	verify.rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 
 	mc_owner_enter(&bracket, true);
-	mc_source_require();
+	mc_refresh_require();
 	if (repair)
 	{
 		mc_provider_lock(verify.provider);
@@ -191,31 +286,16 @@ meritum_verify(PG_FUNCTION_ARGS)
 	}
 	verify.strings = mc_fact_strings();
 	verify.repair = mc_task_create(verify.provider, MC_CAUSE_VERIFY);
-	mc_task_recheck(verify.repair, mc_dirty_has(verify.provider));
-	mc_provider_state_load(verify.provider, &state);
-	if (!mc_query_provider_known(verify.provider))
-		state.full_from = state.full_to = state.snapshot_on = DATEVAL_NOBEGIN;
-	n = list_months(verify.provider, &state, &months);
-	verify.cells = mc_cells_load(verify.provider, MC_ALL_METRICS, months, n,
-								 verify.strings);
-	periods = palloc0(sizeof(McPeriod) * Max(n, 1));
-	for (i = 0; i < n; i++)
-	{
-		periods[nperiods].first = months[i];
-		periods[nperiods].last = mc_month_end(months[i]);
-		periods[nperiods].wanted = expected_metrics(&verify, &state, months[i]);
-		if (periods[nperiods].wanted != 0)
-			nperiods++;
-	}
-	if (nperiods > 0)
-	{
-		fold = mc_figures_compute(verify.provider, verify.strings, periods,
-								  nperiods, state.snapshot_on,
-								  mc_dimension_mask, true, NULL, NULL);
-		compare(&verify, fold);
-	}
+	if (mc_source_get(MC_CLAIMS) != NULL)
+		verify_claims(&verify);
+	foreach(lc, mc_custom_keys())
+		verify_custom(&verify, lfirst(lc));
 	if (repair)
+	{
 		mc_refresh_task(verify.repair, MC_WAIT, true, &outcome);
+		if (outcome.failed > 0)
+			mc_dirty_wake();
+	}
 	mc_owner_leave(&bracket);
 	return (Datum) 0;
 }
