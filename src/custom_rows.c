@@ -16,9 +16,11 @@
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
+#include "storage/proc.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/syscache.h"
+#include "utils/timeout.h"
 
 #include "attempt.h"
 #include "custom_rows.h"
@@ -315,6 +317,7 @@ mc_custom_compute(McCustom *custom, const pg_uuid_t *provider,
 {
 	Run			run = {custom, provider, spans, n, 0, mc_zone_name(), rows,
 	CurrentMemoryContext};
+	bool		timed = StatementTimeout > 0 && !get_timeout_active(STATEMENT_TIMEOUT);
 	ErrorData  *error;
 
 	memset(rows, 0, sizeof(*rows));
@@ -323,9 +326,19 @@ mc_custom_compute(McCustom *custom, const pg_uuid_t *provider,
 				(errcode(ERRCODE_INVALID_RECURSION),
 				 errmsg("query of metric \"%s\" reads the metric itself",
 						custom->key)));
+
+	/* a commit, and the worker, are no statements that the server would time */
+	if (timed)
+		enable_timeout_after(STATEMENT_TIMEOUT, StatementTimeout);
 	custom->running++;
 	error = mc_attempt(run_query, &run, 0);
 	mc_custom_release(custom);
+	if (timed)
+	{
+		disable_timeout(STATEMENT_TIMEOUT, true);
+		if (get_timeout_indicator(STATEMENT_TIMEOUT, true))
+			QueryCancelPending = false; /* just over, and not in time */
+	}
 	return error;
 }
 
@@ -584,8 +597,9 @@ extend_state(McCustomState *state, const List *months)
 static void
 failed(McTask *task, const McCustomTask *wanted, ErrorData *error)
 {
-	/* someone wants the refresh to stop; a commit goes on without it */
-	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED && !task->at_commit)
+	/* someone wants the refresh to stop; what nobody waits for goes on */
+	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED && !task->at_commit &&
+		task->cause != MC_CAUSE_WORKER)
 		ReThrowError(error);
 	if (mc_key_in(task->wanted.custom, wanted->key) ||
 		(task->at_commit && mc_on_error == MC_ON_ERROR_ERROR))
