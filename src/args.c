@@ -4,10 +4,15 @@
  */
 #include "postgres.h"
 
+#include "utils/datetime.h"
+
 #include "args.h"
 #include "guc.h"
 #include "privilege.h"
 #include "zone.h"
+
+/* Days, more than the trailing window has. */
+#define MC_AS_OF_MARGIN 1000
 
 void
 mc_arg_required(FunctionCallInfo fcinfo, int n, const char *name)
@@ -47,7 +52,19 @@ mc_arg_date(FunctionCallInfo fcinfo, int n, const char *name)
 DateADT
 mc_arg_as_of(FunctionCallInfo fcinfo, int n)
 {
-	return PG_ARGISNULL(n) ? mc_today() : mc_arg_date(fcinfo, n, "as_of");
+	DateADT		as_of;
+
+	if (PG_ARGISNULL(n))
+		return mc_today();
+	as_of = mc_arg_date(fcinfo, n, "as_of");
+
+	/* the months around it must be dates as well */
+	if (!IS_VALID_DATE(as_of - MC_AS_OF_MARGIN) ||
+		!IS_VALID_DATE(as_of + MC_AS_OF_MARGIN))
+		ereport(ERROR,
+				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
+				 errmsg("as_of is out of range")));
+	return as_of;
 }
 
 int

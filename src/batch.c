@@ -26,6 +26,7 @@
 #include "utils/uuid.h"
 #include "utils/wait_event.h"
 
+#include "args.h"
 #include "guc.h"
 #include "note.h"
 #include "owner.h"
@@ -358,11 +359,7 @@ meritum_refresh_all_providers(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("batch_size must be at least 1")));
-	batch.as_of = PG_ARGISNULL(1) ? mc_today() : PG_GETARG_DATEADT(1);
-	if (DATE_NOT_FINITE(batch.as_of))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("as_of must be finite")));
+	batch.as_of = mc_arg_as_of(fcinfo, 1);
 
 	batch.context = AllocSetContextCreate(CurrentMemoryContext,
 										  "meritum_cache batch",
