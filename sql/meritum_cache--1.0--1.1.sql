@@ -41,7 +41,7 @@ SELECT s.cause, s.refreshes, s.entries_written, s.entries_unchanged, s.errors,
   FROM meritum_cache.refresh_statistics() s;
 
 COMMENT ON VIEW meritum_cache.stat_refresh IS
-'refreshes of this database by cause, one row each, whether or not their transaction committed: entries_written were inserted or got another value, entries_unchanged only another computed_at; errors are attempts that failed; total_ms and max_ms are milliseconds of the refreshes that did not, waits for locks included; counted since stats_reset (null: nothing yet); kept over a clean restart, from zero after a crash; error 55000 unless the library is in shared_preload_libraries';
+'refreshes of this database by cause, one row each, whether or not their transaction committed: entries_written were inserted or got another value, entries_unchanged only another computed_at; errors are attempts that failed, of a refresh or of a custom metric in one; total_ms and max_ms are milliseconds of the refreshes that did not, waits for locks included; counted since stats_reset (null: nothing yet); kept over a clean restart, from zero after a crash; error 55000 unless the library is in shared_preload_libraries';
 
 -- With the caller's rights, and so under row security.
 CREATE VIEW meritum_cache.stat_provider WITH (security_invoker) AS
@@ -61,7 +61,7 @@ SELECT s.provider_id,
    AND b.created_at OPERATOR(pg_catalog.=) s.created_at;
 
 COMMENT ON VIEW meritum_cache.stat_provider IS
-'for each provider, since stats_reset: refreshes that wrote figures, the last of them and its cause; invalidations, that is months (or other parts) that a refresh found noted as changed or that an event named, and when the last of them was refreshed; what was rolled back is not counted; kept over restarts and crashes; needs no preloaded library';
+'for each provider, since stats_reset: refreshes that wrote figures, the last of them and its cause; invalidations, that is months (or other parts) that a refresh found noted as changed and metrics that an event named, and when the last of them was refreshed; what was rolled back is not counted; kept over restarts and crashes; needs no preloaded library';
 
 CREATE FUNCTION @extschema@.meritum_stat_reset()
 RETURNS void

@@ -497,6 +497,7 @@ report(const McTask *task, const McOutcome *outcome, instr_time start)
 	ms = INSTR_TIME_GET_MILLISEC(duration);
 	mc_stats_refreshed(task->cause, outcome->cells.changed,
 					   outcome->cells.unchanged, ms);
+	mc_stats_failed(task->cause, outcome->failed);
 	log_refresh(task, outcome, ms);
 }
 
@@ -630,7 +631,7 @@ mc_refresh_task(McTask *task, McWait wait, bool notes, McOutcome *outcome)
 	}
 	PG_CATCH();
 	{
-		mc_stats_failed(task->cause);
+		mc_stats_failed(task->cause, 1);
 		PG_RE_THROW();
 	}
 	PG_END_TRY();

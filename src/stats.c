@@ -438,11 +438,11 @@ mc_stats_refreshed(McCause cause, int64 written, int64 unchanged, double ms)
 }
 
 void
-mc_stats_failed(McCause cause)
+mc_stats_failed(McCause cause, int n)
 {
-	if (statistics == NULL)
+	if (statistics == NULL || n == 0)
 		return;
-	pg_atomic_fetch_add_u64(&lock_counters(cause)[ERRORS], 1);
+	pg_atomic_fetch_add_u64(&lock_counters(cause)[ERRORS], n);
 	LWLockRelease(statistics->lock);
 }
 

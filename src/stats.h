@@ -11,11 +11,11 @@
 extern void mc_stats_init(void);
 
 /*
- * Count a refresh that was done, or an attempt that failed.  Both raise
+ * Count a refresh that was done, or attempts that failed.  Both raise
  * nothing, and do nothing unless the library was preloaded.
  */
 extern void mc_stats_refreshed(McCause cause, int64 written, int64 unchanged,
 							   double ms);
-extern void mc_stats_failed(McCause cause);
+extern void mc_stats_failed(McCause cause, int n);
 
 #endif

@@ -4,6 +4,8 @@
  */
 #include "postgres.h"
 
+#include "port/pg_bitutils.h"
+
 #include "task.h"
 #include "zone.h"
 
@@ -189,7 +191,8 @@ int
 mc_task_invalidations(const McTask *task)
 {
 	int			n = task->whole + task->locations + task->events +
-		task->rules + task->snapshot + task->existence;
+		task->rules + task->snapshot + task->existence +
+		pg_popcount64(task->everywhere);
 	ListCell   *lc;
 	int			i;
 

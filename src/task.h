@@ -111,8 +111,9 @@ extern void mc_task_custom_window(McTask *task, const List *keys, DateADT as_of)
 extern void mc_task_recheck(McTask *task, bool changed);
 
 /*
- * How many parts of the provider's figures were noted as changed: months, and
- * what is of no month; an event is one in any case.
+ * How many parts of the provider's figures were noted as changed: months,
+ * what is of no month, and metrics that events named; an event is one in any
+ * case.
  */
 extern int	mc_task_invalidations(const McTask *task);
 

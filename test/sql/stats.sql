@@ -92,6 +92,28 @@ SELECT meritum_handle_claim_state_change(helper.p(2), 'AHCIP', 'draft') AS writt
 SELECT cause, refreshes FROM causes;
 SELECT * FROM people WHERE provider_id = helper.p(2);
 
+-- a domain event: each metric that it names, in both modes alike
+SELECT meritum_stat_reset();
+SELECT meritum_handle_event('adjusted', helper.p(2)) > 0 AS hit;
+SELECT meritum_invalidate(helper.p(3), 'rejection_') > 0 AS hit;
+SELECT cause, refreshes, errors FROM causes;
+SELECT p.provider_id, p.invalidations, p.invalidations = m.metrics AS right
+  FROM people p LEFT JOIN (VALUES (helper.p(2), (SELECT count(*) FROM meritum_cache.event_metric WHERE event_type = 'adjusted')),
+                                  (helper.p(3), (SELECT count(*) FROM meritum_cache.metric WHERE metric_key LIKE 'rejection\_%')))
+       AS m (provider_id, metrics) USING (provider_id);
+SET meritum_cache.refresh_mode = async;
+SELECT meritum_handle_event('adjusted', helper.p(2)) > 0 AS hit;
+RESET meritum_cache.refresh_mode;
+SELECT meritum_refresh_provider_metrics(helper.p(2), NULL, '2024-05-15') > 0 AS written;
+SELECT invalidations / (SELECT count(*) FROM meritum_cache.event_metric WHERE event_type = 'adjusted') AS times FROM people WHERE provider_id = helper.p(2);
+-- with claims changed besides, it is one refresh, of the trigger
+SELECT meritum_stat_reset();
+BEGIN;
+SELECT meritum_handle_event('adjusted', helper.p(2)) > 0 AS hit;
+UPDATE claims SET state = 'PAID' WHERE claim_id = helper.c(23);
+COMMIT;
+SELECT cause, refreshes FROM causes;
+
 -- async: the reader settles what was noted, two months of one provider
 SELECT meritum_stat_reset();
 SET meritum_cache.refresh_mode = async;
@@ -132,6 +154,17 @@ ALTER TABLE meritum_cache.analytics_cache DROP CONSTRAINT hostile;
 -- once it succeeds, the change that was pending has been counted
 SELECT meritum_refresh_provider_metrics(helper.p(2), NULL, '2024-05-15') > 0 AS written;
 SELECT * FROM people WHERE provider_id = helper.p(2);
+
+-- a custom metric that fails is an error of a refresh that was done
+SELECT meritum_create_metric('my:none', 'SELECT NULL::jsonb, to_jsonb(1 / (SELECT count(*) FROM claims WHERE claim_id <> claim_id))', 'snapshot');
+SELECT meritum_stat_reset();
+\set VERBOSITY terse
+SELECT meritum_refresh_provider_metrics(helper.p(2), NULL, '2024-05-15') > 0 AS written;
+\set VERBOSITY default
+SELECT cause, refreshes, errors FROM causes;
+SELECT meritum_drop_metric('my:none');
+SELECT meritum_stat_reset();
+SELECT meritum_refresh_provider_metrics(helper.p(2), NULL, '2024-05-15') > 0 AS written;
 
 --
 -- reset: all of it, rolled back half of it; twice does no harm
