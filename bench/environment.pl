@@ -4,14 +4,11 @@
 use strict;
 use warnings FATAL => 'all';
 use Bench;
-use JSON::PP;
 
 sub one_line
 {
 	my ($file, $pattern) = @_;
-	open(my $fh, '<', $file) or return '';
-	local $/;
-	return <$fh> =~ $pattern ? $1 : '';
+	return read_file($file) =~ $pattern ? $1 : '';
 }
 
 my %settings = map { split /\|/, $_, 2 } split /\n/, sql('postgres', <<~'SQL');
@@ -53,6 +50,4 @@ else
 	print "load average $line{load} at the start\n";
 }
 
-open(my $fh, '>>', $ENV{BENCH_RESULTS}) or die "$ENV{BENCH_RESULTS}: $!\n";
-print $fh JSON::PP->new->canonical->encode(\%line), "\n";
-close $fh;
+append(\%line);

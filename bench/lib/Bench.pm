@@ -25,7 +25,7 @@ use POSIX qw(WNOHANG);
 use Time::HiRes qw(sleep time);
 
 our @EXPORT = qw(
-  row setup compare value series not_available note option
+  row setup compare value series not_available note option append
   reference plain attached wide wide_update peers_sql
   sql session pgbench claim_update random_provider provider_id dashboard group_by nightly
   wait_settled worker_pid anonymous_kb read_file write_file
@@ -181,6 +181,17 @@ sub not_available
 {
 	my ($name, $why) = @_;
 	print "$name: not available: $why\n";
+	append({ %{ $figures{$name} }, kind => 'missing', name => $name, why => $why });
+	return;
+}
+
+sub append
+{
+	my ($line) = @_;
+	my $file = $ENV{BENCH_RESULTS} // die "run this by bench/run\n";
+	open(my $fh, '>>', $file) or die "$file: $!\n";
+	print $fh $json->encode($line), "\n";
+	close $fh or die "$file: $!\n";
 	return;
 }
 
@@ -237,9 +248,7 @@ sub emit
 	$line{notes} = {%notes};
 	%notes = ();
 
-	open(my $fh, '>>', $ENV{BENCH_RESULTS} // '/dev/null') or die "$ENV{BENCH_RESULTS}: $!\n";
-	print $fh $json->encode(\%line), "\n";
-	close $fh;
+	append(\%line);
 	return $line{figure};
 }
 
@@ -335,7 +344,9 @@ sub pgbench
 	my %result;
 	($result{transactions}) = $out =~ /transactions actually processed: (\d+)/;
 	($result{tps}) = $out =~ /^tps = ([\d.]+)/m or die "pgbench: $out";
-	($result{latency}) = $out =~ /^latency average = ([\d.]+) ms/m or die "pgbench: $out";
+	# pgbench prints three decimals only
+	($result{latency}) = $arg{rate} ? $out =~ /^latency average = ([\d.]+) ms/m
+	  : 1000 * $clients / $result{tps};
 	if ($arg{rows_of})
 	{
 		my $rows = rows_updated($database, $arg{rows_of}) - $updated;

@@ -29,13 +29,16 @@ sql('attached', <<~SQL);
 	CREATE PROCEDURE measure(times integer) LANGUAGE plpgsql AS \$\$
 	DECLARE
 		v_provider integer;
+		v_claim uuid;
 		v_start timestamptz;
 	BEGIN
 		FOR i IN 1 .. times LOOP
 			v_provider := 1 + (random() * 2)::integer;
+			v_claim := md5('${seed}claim' || ((v_provider * 1000) * 100000
+			               + 1 + (random() * ($claims - 1))::integer))::uuid;
 			UPDATE claims SET state = CASE state WHEN 'PAID' THEN 'ASSESSED' ELSE 'PAID' END
-			WHERE claim_id = md5('${seed}claim' || ((v_provider * 1000) * 100000
-			                     + 1 + (random() * ($claims - 1))::integer))::uuid;
+			WHERE claim_id = v_claim;
+			ASSERT FOUND;
 			COMMIT;
 			v_start := clock_timestamp();
 			WHILE EXISTS (SELECT FROM meritum_cache.pending_refresh
