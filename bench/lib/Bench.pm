@@ -638,13 +638,20 @@ sub group_by
 		SQL
 }
 
-# Milliseconds that a nightly batch takes in a session.
+# Milliseconds that a nightly batch takes in a session.  It must have computed
+# every figure that there is.
 sub nightly
 {
 	my ($session) = @_;
 	my $ms = $session->time('CALL meritum_refresh_all_providers()');
-	my $errors = $session->ask('SELECT errors FROM meritum_cache.job_run ORDER BY run_id DESC LIMIT 1');
-	die "nightly batch: $errors\n" unless $errors eq '[]' || $errors eq '';
+	my ($errors, $entries, $left) = split /\|/, $session->ask(<<~'SQL');
+		SELECT coalesce(errors, '[]'), entries,
+		       (SELECT count(*) FROM meritum_cache.analytics_cache WHERE computed_at < r.started_at)
+		FROM meritum_cache.job_run AS r ORDER BY run_id DESC LIMIT 1
+		SQL
+	die "nightly batch: $errors\n" unless $errors eq '[]';
+	die "the nightly batch left $left figures as they were\n" if $left;
+	note('figures written', $entries);
 	return $ms;
 }
 
