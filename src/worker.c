@@ -566,6 +566,10 @@ mc_worker_init(void)
 {
 	BackgroundWorker launcher = {0};
 
+	/* pg_upgrade replaces databases, and none may change under it. */
+	if (IsBinaryUpgrade)
+		return;
+
 	/* On a standby the launcher is started by the promotion. */
 	launcher.bgw_flags = BGWORKER_SHMEM_ACCESS |
 		BGWORKER_BACKEND_DATABASE_CONNECTION;

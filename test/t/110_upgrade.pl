@@ -5,7 +5,9 @@
 use strict;
 use warnings FATAL => 'all';
 
+use Cwd;
 use File::Basename;
+use File::Spec::Functions 'rel2abs';
 use FindBin;
 use lib "$FindBin::Bin/../support";
 use Platform;
@@ -31,9 +33,13 @@ is( $node->safe_psql('postgres', qq(
 		 WHERE target = '$present' AND path IS NULL)),
 	'', 'there is a way from each of them');
 
-# All that can be said of the extension's objects, a line each.
+# All that can be said of the extension's objects, a line each.  Privileges that
+# were never changed are written as the defaults that they are.
 my $inventory = q(
 	SET search_path = pg_catalog;
+	CREATE FUNCTION pg_temp.privileges(acl aclitem[], kind "char", owner oid)
+	RETURNS text[] LANGUAGE sql AS
+	$$ SELECT array_agg(a::text ORDER BY a::text) FROM unnest(coalesce(acl, acldefault(kind, owner))) AS a $$;
 	CREATE TEMPORARY VIEW member AS
 	SELECT d.classid, d.objid
 	  FROM pg_depend AS d JOIN pg_extension AS e
@@ -50,13 +56,14 @@ my $inventory = q(
 		   (SELECT array_agg(c::regclass ORDER BY c::regclass::text) FROM unnest(extconfig) AS c),
 		   extcondition
 	  FROM pg_extension WHERE extname = 'meritum_cache';
-	SELECT 'schema', nspname, nspowner::regrole, nspacl FROM member JOIN pg_namespace AS n
+	SELECT 'schema', nspname, nspowner::regrole, pg_temp.privileges(nspacl, 'n', nspowner) FROM member JOIN pg_namespace AS n
 		   ON classid = 'pg_namespace'::regclass AND objid = n.oid ORDER BY 2;
-	SELECT 'function', oid::regprocedure, proowner::regrole, proacl, provolatile, proparallel,
+	SELECT 'function', oid::regprocedure, proowner::regrole, pg_temp.privileges(proacl, 'f', proowner), provolatile, proparallel,
 		   proisstrict, prosecdef, proleakproof, procost, prorows, proconfig,
 		   pg_get_functiondef(oid)
 	  FROM member JOIN pg_proc AS p ON classid = 'pg_proc'::regclass AND objid = p.oid ORDER BY 2;
-	SELECT 'relation', name, relkind, relpersistence, relowner::regrole, relacl, reloptions,
+	SELECT 'relation', name, relkind, relpersistence, relowner::regrole,
+		   pg_temp.privileges(relacl, (CASE relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", relowner), reloptions,
 		   relrowsecurity, relforcerowsecurity, relreplident,
 		   CASE WHEN relkind = 'v' THEN pg_get_viewdef(oid) END
 	  FROM relation ORDER BY 2;
@@ -282,6 +289,39 @@ foreach my $script (sort glob "$extension/meritum_cache--*.sql")
 }
 is(differences($fresh_tools, $node->safe_psql('fresh_tools', $inventory)),
 	'', 'nor does trying to do any harm');
+
+# To another cluster, as for a new major version: facts and figures go along
+
+my $new = PostgreSQL::Test::Cluster->new('new');
+my $bindir = $node->config_data('--bindir');
+my $what = q(
+	SELECT (SELECT count(*) FROM meritum_cache.claim_fact) > 0, s.*
+	  FROM meritum_cache.provider_state AS s ORDER BY provider_id;
+	SELECT * FROM meritum_cache.analytics_cache ORDER BY cache_id;
+	SELECT * FROM meritum_cache.role_grant;
+	SELECT * FROM meritum_cache.job ORDER BY name;
+	SELECT source, relation, columns FROM meritum_cache.source_table ORDER BY source);
+my $before = $node->safe_psql('postgres', $what);
+my $inventory_before = $node->safe_psql('postgres', $inventory);
+
+$new->init;
+$new->append_conf('postgresql.conf', platform_conf());
+$node->stop;
+my @upgrade = ("$bindir/pg_upgrade", '--no-sync',
+	'-d', rel2abs($node->data_dir), '-D', rel2abs($new->data_dir),
+	'-b', $bindir, '-B', $bindir, '-s', $node->host, '-p', $node->port, '-P', $new->port);
+my $folder = getcwd();
+
+# it leaves a script where it runs
+chdir $PostgreSQL::Test::Utils::tmp_check or die;
+command_ok(\@upgrade, 'pg_upgrade');
+chdir $folder or die;
+$new->start;
+$node = $new;
+is($node->safe_psql('postgres', $what), $before, 'facts, figures, jobs and grants are there');
+is(differences($inventory_before, $node->safe_psql('postgres', $inventory)),
+	'', 'so are all objects');
+works('after pg_upgrade');
 
 $node->stop;
 done_testing();
