@@ -46,7 +46,7 @@ my %default = (
 	PROVIDERS => 200,
 	MONTHS => 12,
 	SCALE => 1,
-	SECONDS => 6,    # that a run of pgbench takes
+	SECONDS => 5,    # that a run of pgbench takes
 	SMOKE => 0);
 
 sub option
@@ -242,9 +242,9 @@ sub emit
 		}
 		printf "    %s %10s %s\n", $result{kind} eq 'ratio' ? 'ratio B/A' : 'figure   ', short($line{figure}), $verdict;
 	}
-	print "    $_: $notes{$_}\n" foreach sort keys %notes;
-	print "    other things kept the machine $result{busy} % busy at the start\n"
+	$notes{'percent of the machine that was busy before it began'} = $result{busy}
 	  if ($result{busy} // 0) > 15;
+	print "    $_: $notes{$_}\n" foreach sort keys %notes;
 	$line{notes} = {%notes};
 	%notes = ();
 

@@ -20,7 +20,7 @@ my $id = provider_id(':provider');
 
 value('compute',
 	B => sub {
-		pgbench('attached', script => <<~SQL)->{latency};
+		pgbench('attached', seconds => 3, script => <<~SQL)->{latency};
 			$choose
 			SELECT * FROM meritum_compute_metrics($id, $keys, $start, $end,
 				jsonb_build_object('claim_type', 'AHCIP', 'ba_number', 'BA' || lpad((2 * :provider)::text, 5, '0')));

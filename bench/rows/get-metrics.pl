@@ -29,5 +29,5 @@ die "the function and the SELECT return different rows\n" if $rows == 0 || $same
 note('rows of a provider', $rows);
 
 compare('get-metrics',
-	A => sub { pgbench('attached', script => "$choose\n$select;\n")->{latency} },
-	B => sub { pgbench('attached', script => "$choose\n$get;\n")->{latency} });
+	A => sub { pgbench('attached', seconds => 3, script => "$choose\n$select;\n")->{latency} },
+	B => sub { pgbench('attached', seconds => 3, script => "$choose\n$get;\n")->{latency} });

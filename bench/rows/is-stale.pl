@@ -19,5 +19,5 @@ my $id = provider_id(':provider');
 my $choose = '\set provider ' . random_provider(150);
 
 compare('is-stale',
-	A => sub { pgbench('attached', script => "$choose\nSELECT 1;\n")->{latency} },
-	B => sub { pgbench('attached', script => "$choose\nSELECT meritum_is_stale($id);\n")->{latency} });
+	A => sub { pgbench('attached', seconds => 3, script => "$choose\nSELECT 1;\n")->{latency} },
+	B => sub { pgbench('attached', seconds => 3, script => "$choose\nSELECT meritum_is_stale($id);\n")->{latency} });
