@@ -577,7 +577,7 @@ AS 'MODULE_PATHNAME', 'meritum_refresh_all_providers'
 LANGUAGE C;
 
 COMMENT ON PROCEDURE @extschema@.meritum_refresh_all_providers(integer, date, bigint, bigint, jsonb) IS
-'the nightly batch: refreshes every active provider, batch_size providers a transaction (default meritum_cache.batch_size); a provider that fails is recorded in errors as {providerId, sqlstate, message} and passed over; a run that was cut off is continued';
+'the nightly batch: refreshes every active provider, at most batch_size providers a transaction (default meritum_cache.batch_size), in meritum_cache.batch_workers processes; a provider that fails is recorded in errors as {providerId, sqlstate, message} and passed over; a run that was cut off is continued';
 
 CREATE PROCEDURE @extschema@.meritum_cleanup_old_entries(INOUT deleted bigint DEFAULT 0)
 AS 'MODULE_PATHNAME', 'meritum_cleanup_old_entries'

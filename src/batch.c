@@ -2,41 +2,34 @@
  * batch.c
  *		The nightly batch.
  *
- * Each transaction takes the locks of its providers in ascending order, as
- * every other transaction does, and holds them until it commits.  A claim's
- * commit waits for such a lock, so the batch commits as soon as somebody
- * waits for one of its locks, and before it waits for one itself.  What is
- * allocated for one provider goes with it, so that memory does not grow with
- * their number.
+ * The process that it is called in leads: it finds the providers, keeps the
+ * row of job_run, and does its share beside its helpers, if there are any.
+ * Providers whose lock somebody held, and those that a helper left undone,
+ * are done by the leader in the end, each in a transaction of its own.
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
 #include "utils/builtins.h"
 #include "utils/date.h"
-#include "utils/json.h"
 #include "utils/jsonb.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
-#include "utils/timestamp.h"
 #include "utils/uuid.h"
 #include "utils/wait_event.h"
 
 #include "args.h"
 #include "guc.h"
-#include "note.h"
 #include "owner.h"
-#include "plan.h"
 #include "procedure.h"
 #include "provider.h"
+#include "query.h"
 #include "refresh.h"
 #include "run.h"
-#include "query.h"
-#include "source.h"
+#include "share.h"
+#include "team.h"
 #include "wake.h"
 #include "zone.h"
 
@@ -46,35 +39,18 @@
 /* Beyond this many bytes the errors are reported at the end only. */
 #define REPORTED_ERRORS 65536
 
-typedef struct Batch
+typedef struct Leader
 {
 	MemoryContext context;		/* lives as long as the batch */
-	MemoryContext scratch;		/* reset with each provider */
+	int64		run;			/* row of job_run */
+	bool		direct;			/* called, not started by a job */
 	DateADT		as_of;
 	int			size;
-	int64		run;			/* row of job_run */
-	int64		continued;		/* the run that it continues, or itself */
-	bool		direct;			/* called, not started by a job */
-	List	   *providers;
-	List	   *held;			/* those locked by this transaction */
-	int64		skipped;		/* done by the run that this one continues */
-	int64		processed;
-	int64		entries;
-	int64		nerrors;
+	McBatch    *batch;
+	bool	   *done;			/* for each provider of the batch */
+	McCounts	total;
 	StringInfoData errors;		/* members of a JSON array */
-} Batch;
-
-static McPlan is_done = {
-	"SELECT FROM meritum_cache.provider_state"
-	" WHERE provider_id = $1 AND batch_run = $2",
-	"uuid,int8", SPI_OK_SELECT
-};
-
-static McPlan mark_done = {
-	"UPDATE meritum_cache.provider_state SET batch_run = $2"
-	" WHERE provider_id = $1",
-	"uuid,int8", SPI_OK_UPDATE
-};
+} Leader;
 
 static int
 compare_providers(const ListCell *a, const ListCell *b)
@@ -83,161 +59,176 @@ compare_providers(const ListCell *a, const ListCell *b)
 }
 
 /*
- * Take the batch's lock, find what it has to do, and continue the run that
- * was cut off, if there is one.
+ * Find what there is to do, and continue the run that was cut off, if there
+ * is one.  The batch's lock must be held.
  */
 static void
-start_batch(Batch *batch)
+start_batch(Leader *leader)
 {
 	McBracket	bracket;
-	MemoryContext previous;
+	int64		continued;
+	List	   *providers;
+	ListCell   *lc;
+	McBatch    *batch;
 
 	mc_owner_enter(&bracket, true);
 
 	/* Now that no batch runs, one that still says so is marked. */
 	mc_run_sweep();
-	if (batch->direct)
-		batch->run = mc_run_insert(BATCH_NAME);
-	batch->continued = mc_run_start_batch(batch->run, batch->as_of);
+	if (leader->direct)
+		leader->run = mc_run_insert(BATCH_NAME);
+	continued = mc_run_start_batch(leader->run, leader->as_of);
 
-	previous = MemoryContextSwitchTo(batch->context);
-	batch->providers = mc_query_active_providers(batch->as_of);
-	MemoryContextSwitchTo(previous);
-
+	MemoryContextSwitchTo(leader->context);
+	providers = mc_query_active_providers(leader->as_of);
+	/* the query has left another one */
+	MemoryContextSwitchTo(leader->context);
 	/* a transaction locks several, and locks have one order everywhere */
-	list_sort(batch->providers, compare_providers);
+	list_sort(providers, compare_providers);
+
+	batch = mc_batch_create(list_length(providers));
+	batch->as_of = leader->as_of;
+	batch->run = continued;
+	batch->resumes = continued != leader->run;
+	batch->size = leader->size;
+	batch->delay = mc_batch_delay;
+	foreach(lc, providers)
+		batch->provider[foreach_current_index(lc)] = *(pg_uuid_t *) lfirst(lc);
+	list_free_deep(providers);
+	leader->batch = batch;
+	leader->done = palloc0(Max(batch->nproviders, 1));
 
 	mc_owner_leave(&bracket);
-}
-
-static bool
-provider_is_done(const Batch *batch, pg_uuid_t *provider)
-{
-	McBracket	bracket;
-	Datum		values[2];
-	bool		done;
-
-	if (batch->continued == batch->run)
-		return false;
-	mc_owner_enter(&bracket, true);
-	values[0] = UUIDPGetDatum(provider);
-	values[1] = Int64GetDatum(batch->continued);
-	done = mc_plan_execute(&is_done, values, NULL) > 0;
-	mc_owner_leave(&bracket);
-	return done;
-}
-
-static int64
-refresh_provider(const Batch *batch, pg_uuid_t *provider)
-{
-	McBracket	bracket;
-	Datum		values[2];
-	int64		unchanged;
-	int64		written;
-
-	written = mc_refresh_full(provider, batch->as_of, &unchanged);
-
-	/* Under the provider's lock, which the refresh took. */
-	mc_owner_enter(&bracket, true);
-	values[0] = UUIDPGetDatum(provider);
-	values[1] = Int64GetDatum(batch->continued);
-	mc_plan_execute(&mark_done, values, NULL);
-	mc_owner_leave(&bracket);
-	return written;
-}
-
-static void
-record_error(Batch *batch, pg_uuid_t *provider, const ErrorData *error)
-{
-	char	   *id = DatumGetCString(DirectFunctionCall1(uuid_out,
-														 UUIDPGetDatum(provider)));
-
-	if (batch->nerrors++ > 0)
-		appendStringInfoString(&batch->errors, ", ");
-	appendStringInfo(&batch->errors,
-					 "{\"providerId\": \"%s\", \"sqlstate\": \"%s\", \"message\": ",
-					 id, unpack_sql_state(error->sqlerrcode));
-	escape_json(&batch->errors, mc_error_message(error));
-	appendStringInfoChar(&batch->errors, '}');
+	MemoryContextSwitchTo(leader->context);
 }
 
 /*
- * Refresh one provider in a subtransaction, so that its error undoes only
- * what was done for it.
+ * The batch of what is not done yet.
  */
-static void
-process_provider(Batch *batch, pg_uuid_t *provider)
+static McBatch *
+remaining_batch(const Leader *leader)
 {
-	ResourceOwner owner = CurrentResourceOwner;
+	const McBatch *batch = leader->batch;
+	McBatch    *rest = mc_batch_create(batch->nproviders);
+	uint32		n = 0;
+	uint32		i;
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(batch->scratch);
-	PG_TRY();
-	{
-		int64		written = refresh_provider(batch, provider);
+	rest->as_of = batch->as_of;
+	rest->run = batch->run;
+	rest->resumes = batch->resumes;
+	rest->size = 1;
+	rest->delay = batch->delay;
+	for (i = 0; i < batch->nproviders; i++)
+		if (!leader->done[i])
+			rest->provider[n++] = batch->provider[i];
+	rest->nproviders = n;
+	return rest;
+}
 
-		ReleaseCurrentSubTransaction();
-		batch->entries += written;
-		batch->processed++;
-	}
-	PG_CATCH();
-	{
-		ErrorData  *error;
+static void
+add_counts(Leader *leader, const McCounts *counts, const char *errors,
+		   uint32 errors_length)
+{
+	leader->total.skipped += counts->skipped;
+	leader->total.processed += counts->processed;
+	leader->total.entries += counts->entries;
+	leader->total.failed += counts->failed;
+	if (leader->errors.len > 0 && errors_length > 0)
+		appendStringInfoString(&leader->errors, ", ");
+	appendBinaryStringInfo(&leader->errors, errors, errors_length);
+}
 
-		MemoryContextSwitchTo(batch->scratch);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
+static void
+mark_taken(Leader *leader, const uint32 *taken, uint32 ntaken)
+{
+	uint32		i;
 
-		/* Someone wants the batch to stop, or its time is over. */
-		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
-			ReThrowError(error);
-		MemoryContextSwitchTo(batch->scratch);
-		record_error(batch, provider, error);
-	}
-	PG_END_TRY();
-	CurrentResourceOwner = owner;
-	MemoryContextSwitchTo(batch->context);
-	MemoryContextReset(batch->scratch);
+	for (i = 0; i < ntaken; i++)
+		leader->done[taken[i]] = true;
+}
+
+static void
+hear_helper(const McReport *report, const uint32 *taken, const char *errors,
+			void *arg)
+{
+	Leader	   *leader = arg;
+
+	mark_taken(leader, taken, report->ntaken);
+	add_counts(leader, &report->counts, errors, report->errors_length);
 }
 
 static char *
-errors_array(const Batch *batch)
+errors_array(const Leader *leader)
 {
-	return psprintf("[%s]", batch->errors.data);
+	return psprintf("[%s]", leader->errors.data);
 }
 
 /*
  * Report the progress and commit it with the work.
  */
 static void
-commit_batch(Batch *batch, bool last)
+commit_progress(Leader *leader, bool last)
 {
 	McBracket	bracket;
-	bool		show_errors = last || batch->errors.len <= REPORTED_ERRORS;
+	bool		show_errors = last || leader->errors.len <= REPORTED_ERRORS;
 
 	mc_owner_enter(&bracket, true);
-	mc_run_report_batch(batch->run, batch->skipped + batch->processed,
-						list_length(batch->providers), batch->entries,
-						show_errors ? errors_array(batch) : "[]");
-	if (last && batch->direct)
-		mc_run_finish(batch->run, "succeeded", NULL);
+	mc_run_report_batch(leader->run,
+						leader->total.skipped + leader->total.processed,
+						leader->batch->nproviders, leader->total.entries,
+						show_errors ? errors_array(leader) : "[]");
+	if (last && leader->direct)
+		mc_run_finish(leader->run, "succeeded", NULL);
 	mc_owner_leave(&bracket);
 	SPI_commit();
-	MemoryContextSwitchTo(batch->context);
-	list_free(batch->held);
-	batch->held = NIL;
+	MemoryContextSwitchTo(leader->context);
 }
 
-static bool
-somebody_waits(const Batch *batch)
+/*
+ * Do a share of the batch, whether of all providers, when others have one
+ * too, or of the remaining ones.
+ */
+static void
+do_share(Leader *leader, McBatch *batch, bool remaining)
 {
-	ListCell   *lc;
+	McShare		share;
+	bool		more;
 
-	foreach(lc, batch->held)
-		if (mc_provider_has_waiters(lfirst(lc)))
-			return true;
-	return false;
+	mc_share_init(&share, batch);
+	share.waits = remaining;
+	do
+	{
+		more = mc_share_work(&share);
+		if (!remaining)
+			mark_taken(leader, (uint32 *) share.taken.data,
+					   share.taken.len / sizeof(uint32));
+		add_counts(leader, &share.counts, share.errors.data, share.errors.len);
+		(void) mc_team_hear(hear_helper, leader);
+		commit_progress(leader, false);
+		mc_share_reset(&share);
+		if (more)
+			mc_share_pause(&share);
+	} while (more);
+}
+
+static void
+wait_for_helpers(Leader *leader)
+{
+	for (;;)
+	{
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		if (mc_team_hear(hear_helper, leader))
+		{
+			/* which may reset the latch, too */
+			commit_progress(leader, false);
+			continue;
+		}
+		if (!mc_team_at_work())
+			break;
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH, 0,
+						 PG_WAIT_EXTENSION);
+	}
 }
 
 /*
@@ -251,62 +242,25 @@ wake_worker(void)
 }
 
 static void
-pause_between_batches(void)
+run_batch(Leader *leader)
 {
-	TimestampTz end = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-												  mc_batch_delay);
+	McBatch    *rest;
+	int			nprocesses;
 
-	for (;;)
-	{
-		long		ms = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
-														 end);
-
-		CHECK_FOR_INTERRUPTS();
-		if (ms <= 0)
-			return;
-		(void) WaitLatch(MyLatch,
-						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 ms, PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
-	}
-}
-
-static void
-run_batch(Batch *batch)
-{
-	ListCell   *lc;
-
-	start_batch(batch);
-	commit_batch(batch, false);
-	if (batch->direct)
+	start_batch(leader);
+	commit_progress(leader, false);
+	if (leader->direct)
 		wake_worker();
-	foreach(lc, batch->providers)
-	{
-		pg_uuid_t  *provider = lfirst(lc);
-		bool		locked;
 
-		CHECK_FOR_INTERRUPTS();
-		if (provider_is_done(batch, provider))
-		{
-			batch->skipped++;
-			continue;
-		}
+	nprocesses = Min(mc_batch_workers, leader->batch->nproviders);
+	do_share(leader, mc_team_start(leader->batch, nprocesses - 1), false);
+	wait_for_helpers(leader);
+	mc_team_stop();
 
-		/* A lock that must be waited for is held alone. */
-		locked = mc_provider_try_lock(provider);
-		if (locked)
-			batch->held = lappend(batch->held, provider);
-		else if (batch->held != NIL)
-			commit_batch(batch, false);
-		process_provider(batch, provider);
-		if (!locked || list_length(batch->held) >= batch->size ||
-			somebody_waits(batch))
-		{
-			commit_batch(batch, false);
-			pause_between_batches();
-		}
-	}
-	commit_batch(batch, true);
+	rest = remaining_batch(leader);
+	if (rest->nproviders > 0)
+		do_share(leader, rest, true);
+	commit_progress(leader, true);
 }
 
 /*
@@ -314,7 +268,7 @@ run_batch(Batch *batch)
  * does not release them by itself.
  */
 static void
-run_batch_locked(Batch *batch)
+run_batch_locked(Leader *leader)
 {
 	McBracket	bracket;
 	bool		locked;
@@ -331,12 +285,13 @@ run_batch_locked(Batch *batch)
 
 	PG_TRY();
 	{
-		run_batch(batch);
+		run_batch(leader);
 	}
 	PG_FINALLY();
 	{
+		mc_team_stop();
 		mc_run_unlock_batch();
-		if (batch->direct && batch->run != 0)
+		if (leader->direct && leader->run != 0)
 			mc_run_unlock();
 		/* A job may wait for the end of this run. */
 		wake_worker();
@@ -350,33 +305,30 @@ Datum
 meritum_refresh_all_providers(PG_FUNCTION_ARGS)
 {
 	McProcedure procedure;
-	Batch		batch = {0};
+	Leader		leader = {0};
 	Datum		values[3];
 
 	mc_procedure_begin(&procedure, fcinfo, "meritum_refresh_all_providers");
-	batch.size = PG_ARGISNULL(0) ? mc_batch_size : PG_GETARG_INT32(0);
-	if (batch.size < 1)
+	leader.size = PG_ARGISNULL(0) ? mc_batch_size : PG_GETARG_INT32(0);
+	if (leader.size < 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("batch_size must be at least 1")));
-	batch.as_of = mc_arg_as_of(fcinfo, 1);
+	leader.as_of = mc_arg_as_of(fcinfo, 1);
 
-	batch.context = AllocSetContextCreate(CurrentMemoryContext,
-										  "meritum_cache batch",
-										  ALLOCSET_DEFAULT_SIZES);
-	batch.scratch = AllocSetContextCreate(batch.context,
-										  "meritum_cache batch provider",
-										  ALLOCSET_DEFAULT_SIZES);
-	MemoryContextSwitchTo(batch.context);
-	initStringInfo(&batch.errors);
-	batch.run = mc_run_current();
-	batch.direct = batch.run == 0;
+	leader.context = AllocSetContextCreate(CurrentMemoryContext,
+										   "meritum_cache batch",
+										   ALLOCSET_DEFAULT_SIZES);
+	MemoryContextSwitchTo(leader.context);
+	initStringInfo(&leader.errors);
+	leader.run = mc_run_current();
+	leader.direct = leader.run == 0;
 
-	run_batch_locked(&batch);
+	run_batch_locked(&leader);
 
-	values[0] = Int64GetDatum(batch.processed);
-	values[1] = Int64GetDatum(batch.entries);
+	values[0] = Int64GetDatum(leader.total.processed);
+	values[1] = Int64GetDatum(leader.total.entries);
 	values[2] = DirectFunctionCall1(jsonb_in,
-									CStringGetDatum(errors_array(&batch)));
+									CStringGetDatum(errors_array(&leader)));
 	PG_RETURN_DATUM(mc_procedure_end(&procedure, values));
 }

@@ -34,6 +34,7 @@ int			mc_dimension_mask = 0;
 char	   *mc_timezone_setting = NULL;
 int			mc_retention_months = 24;
 int			mc_batch_size = 10;
+int			mc_batch_workers = 1;
 int			mc_batch_delay = 0;
 char	   *mc_databases = NULL;
 char	   *mc_worker_role = NULL;
@@ -229,9 +230,14 @@ define_reload_settings(void)
 							NULL,
 							&mc_batch_size, 10, 1, 10000,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("meritum_cache.batch_workers",
+							"Processes that share the nightly batch.",
+							"The one that it is called in, and background workers that help it.",
+							&mc_batch_workers, 1, 1, 64,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("meritum_cache.batch_delay",
 							"Pause between two transactions of the nightly batch.",
-							NULL,
+							"Each process of the batch pauses.",
 							&mc_batch_delay, 0, 0, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomStringVariable("meritum_cache.worker_role",

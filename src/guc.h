@@ -38,6 +38,7 @@ extern int	mc_dimension_mask;
 extern char *mc_timezone_setting;	/* empty: the server's */
 extern int	mc_retention_months;
 extern int	mc_batch_size;
+extern int	mc_batch_workers;
 extern int	mc_batch_delay;			/* milliseconds */
 extern char *mc_databases;
 extern char *mc_worker_role;		/* empty: the extension's owner */

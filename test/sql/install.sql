@@ -103,7 +103,7 @@ SELECT name FROM pg_settings WHERE name LIKE 'meritum\_cache.%' AND coalesce(sho
 SELECT c.*, s.context AS has_context, s.boot_val AS has_default
   FROM (VALUES ('refresh_mode', 'user', 'commit'), ('on_error', 'user', 'warn'), ('commit_limit', 'user', '1000'), ('stale_after', 'user', '60'),
                ('dimensions', 'sighup', 'claim_type, ba_number, location_id'), ('timezone', 'sighup', ''), ('retention_months', 'sighup', '24'),
-               ('batch_size', 'sighup', '10'), ('batch_delay', 'sighup', '0'), ('databases', 'postmaster', 'postgres'),
+               ('batch_size', 'sighup', '10'), ('batch_workers', 'sighup', '1'), ('batch_delay', 'sighup', '0'), ('databases', 'postmaster', 'postgres'),
                ('worker_role', 'sighup', ''), ('max_parallel_jobs', 'sighup', '2'), ('job_run_retention', 'sighup', '30'),
                ('log_min_duration', 'superuser', '-1'), ('log_invalidations', 'superuser', 'off'), ('notify_channel', 'user', '')) AS c (name, context, "default")
        LEFT JOIN pg_settings s ON s.name = 'meritum_cache.' || c.name
