@@ -35,14 +35,14 @@ static McPlan insert_cells = {
 	" SELECT $1, n.metric_key, n.first, n.last, n.dimensions, n.value, $2"
 	" FROM unnest($3, $4, $5, $6, $7)"
 	" AS n (metric_key, first, last, dimensions, value)",
-	"uuid,timestamptz,varchar[],date[],date[],jsonb[],jsonb[]", SPI_OK_INSERT
+	"uuid,timestamptz,varchar[],date[],date[],jsonb[],jsonb[]", SPI_OK_INSERT, true
 };
 
 static McPlan update_cells = {
 	"UPDATE meritum_cache.analytics_cache c"
 	" SET value = coalesce(n.value, c.value), computed_at = $1"
 	" FROM unnest($2, $3) AS n (tid, value) WHERE c.ctid = n.tid",
-	"timestamptz,tid[],jsonb[]", SPI_OK_UPDATE
+	"timestamptz,tid[],jsonb[]", SPI_OK_UPDATE, true
 };
 
 static McPlan delete_cells = {

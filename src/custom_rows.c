@@ -43,7 +43,7 @@ static McPlan store_state = {
 	" ON CONFLICT (provider_id, metric_key) DO UPDATE SET"
 	" full_from = excluded.full_from, full_to = excluded.full_to,"
 	" snapshot_on = excluded.snapshot_on",
-	"uuid,varchar,date,date,date", SPI_OK_INSERT
+	"uuid,varchar,date,date,date", SPI_OK_INSERT, true
 };
 
 static McPlan select_months = {
@@ -64,14 +64,14 @@ static McPlan insert_rows = {
 	" (provider_id, metric_key, period_start, period_end, dimensions, value, computed_at)"
 	" SELECT $1, $2, n.first, n.last, n.dimensions, n.value, $3"
 	" FROM unnest($4, $5, $6, $7) AS n (first, last, dimensions, value)",
-	"uuid,varchar,timestamptz,date[],date[],jsonb[],jsonb[]", SPI_OK_INSERT
+	"uuid,varchar,timestamptz,date[],date[],jsonb[],jsonb[]", SPI_OK_INSERT, true
 };
 
 static McPlan update_rows = {
 	"UPDATE meritum_cache.analytics_cache c"
 	" SET value = coalesce(n.value, c.value), computed_at = $1"
 	" FROM unnest($2, $3) AS n (tid, value) WHERE c.ctid = n.tid",
-	"timestamptz,tid[],jsonb[]", SPI_OK_UPDATE
+	"timestamptz,tid[],jsonb[]", SPI_OK_UPDATE, true
 };
 
 static McPlan delete_rows = {

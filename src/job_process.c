@@ -100,6 +100,23 @@ begin_job(void *arg)
 	mc_owner_leave(&bracket);
 }
 
+/*
+ * What is kept of the error that the command ended with: the command is not
+ * ours, but it may read claims, and an error may quote them.
+ */
+static char *
+error_text(const ErrorData *error)
+{
+	const char *message = mc_error_message(error);
+
+	/* the server's words for what it does not support name no value */
+	if (message == error->message ||
+		error->sqlerrcode == ERRCODE_FEATURE_NOT_SUPPORTED)
+		return pstrdup(error->message);
+	return psprintf("%s (SQLSTATE %s)", message,
+					unpack_sql_state(error->sqlerrcode));
+}
+
 static void
 finish_job(void *arg)
 {
@@ -110,7 +127,7 @@ finish_job(void *arg)
 	mc_owner_enter(&bracket, true);
 	mc_run_finish(work->request.run,
 				  work->error == NULL ? "succeeded" : "failed",
-				  work->error == NULL ? NULL : work->error->message);
+				  work->error == NULL ? NULL : error_text(work->error));
 	mc_owner_leave(&bracket);
 }
 
@@ -207,7 +224,7 @@ mc_job_main(Datum arg)
 		ereport(LOG,
 				(errcode(work->error->sqlerrcode),
 				 errmsg("job run " INT64_FORMAT " failed: %s",
-						work->request.run, work->error->message)));
+						work->request.run, error_text(work->error))));
 	debug_query_string = NULL;
 
 	error = mc_worker_unit("finishing a job", finish_job, work);

@@ -129,8 +129,8 @@ mc_error_message(const ErrorData *error)
 }
 
 /*
- * The error of a statement that reads or stores claims may quote them in its
- * message, detail or context: raise another one of its kind.
+ * The error of a statement that reads claims, or stores what comes of them, may
+ * quote them in its message, detail or context: raise another one of its kind.
  */
 static void
 rethrow_discreetly(MemoryContext context)
@@ -146,7 +146,10 @@ rethrow_discreetly(MemoryContext context)
 	FlushErrorState();
 	ereport(ERROR,
 			(errcode(error->sqlerrcode),
-			 errmsg("could not read or store claims: %s", message)));
+			 errmsg("could not read claims or store figures: %s", message),
+			 error->constraint_name != NULL && error->table_name != NULL ?
+			 errdetail("Constraint \"%s\" of table \"%s\".",
+					   error->constraint_name, error->table_name) : 0));
 }
 
 static uint64

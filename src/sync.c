@@ -67,8 +67,11 @@ typedef struct ClaimEntry
 {
 	pg_uuid_t	claim;
 	char		status;
-	int			index;			/* in the stored set */
+	int			index;			/* in the stored set, or DERIVED */
 } ClaimEntry;
+
+/* The claim has been found in the derived set. */
+#define DERIVED (-1)
 
 #define SH_PREFIX		claimtab
 #define SH_ELEMENT_TYPE	ClaimEntry
@@ -351,12 +354,18 @@ mc_fact_sync(McFactSet *stored, McFactSet *derived, const pg_uuid_t *provider,
 	for (i = 0; i < derived->n; i++)
 	{
 		McFact	   *new = &derived->fact[i];
-		ClaimEntry *entry = claimtab_lookup(table, new->claim);
+		ClaimEntry *entry = claimtab_insert(table, new->claim, &found);
 		McFact	   *fact;
 		uint32		columns;
 
-		if (entry == NULL)
+		if (found && entry->index == DERIVED)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNIQUE_VIOLATION),
+					 errmsg("a claim has more than one row"),
+					 errhint("The column claim_id must be unique in the claims table and in the tables of details.")));
+		if (!found)
 		{
+			entry->index = DERIVED;
 			differences++;
 			changed(NULL, new, ~0U, arg);
 			add_write(writes, NULL, new);
@@ -364,7 +373,7 @@ mc_fact_sync(McFactSet *stored, McFactSet *derived, const pg_uuid_t *provider,
 			continue;
 		}
 		fact = &stored->fact[entry->index];
-		entry->index = -1;
+		entry->index = DERIVED;
 		columns = compare_facts(fact, new);
 		if (columns != 0)
 		{

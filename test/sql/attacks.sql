@@ -263,6 +263,24 @@ INSERT INTO lair.history (claim_id, new_state) VALUES (helper.c(1), 'REJECTED');
 SELECT count(*) FROM meritum_verify(helper.p(1));
 SELECT count(*) > 0 AS detached FROM meritum_detach();
 
+-- claims without a key: one that is there twice is an error, of the refresh alone
+CREATE TABLE lair.doubled AS SELECT * FROM shop.claims WITH NO DATA;
+SELECT count(*) FROM meritum_attach('lair.doubled');
+INSERT INTO lair.doubled (claim_id, physician_id, date_of_service, state) VALUES (helper.c(1), helper.p(1), '2024-03-04', 'PAID');
+SELECT meritum_refresh_provider_metrics(helper.p(1), NULL, '2024-05-15') > 0 AS written;
+SET client_min_messages = error;
+INSERT INTO lair.doubled (claim_id, physician_id, date_of_service, state) VALUES (helper.c(1), helper.p(1), '2024-03-04', 'DRAFT');
+INSERT INTO lair.doubled (claim_id, physician_id, date_of_service, state) VALUES (helper.c(2), helper.p(2), '2024-03-04', 'DRAFT'), (helper.c(2), helper.p(2), '2024-04-04', 'DRAFT');
+SET client_min_messages = warning;
+SELECT provider_id, sqlstate FROM meritum_cache.pending_refresh ORDER BY 1;
+SELECT helper.fault(format('SELECT meritum_refresh_provider_metrics(%L, NULL, ''2024-05-15'')', helper.p(1)));
+SELECT helper.sqlstate(format('SELECT meritum_refresh_provider_metrics(%L, NULL, ''2024-05-15'')', helper.p(2))),
+       helper.sqlstate(format('SELECT meritum_verify(%L)', helper.p(1)));
+DELETE FROM lair.doubled WHERE state = 'DRAFT';
+SELECT meritum_refresh_provider_metrics(helper.p(1), NULL, '2024-05-15') > 0 AS written;
+SELECT count(*) FROM meritum_verify(helper.p(1));
+SELECT count(*) > 0 AS detached FROM meritum_detach();
+
 --
 -- row security on claims: figures count all rows or there are none, whoever
 -- writes and whatever the session's row_security says

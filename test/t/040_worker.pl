@@ -108,8 +108,8 @@ wait_for_run($run{cleanup}, 'succeeded');
 is( $node->safe_psql(
 		'postgres',
 		"SELECT string_agg(message, ', ' ORDER BY run_id) FROM meritum_cache.job_run WHERE status = 'failed'"),
-	'division by zero, canceling statement due to statement timeout, a job cannot execute BEGIN',
-	'each failure tells why');
+	'data exception (SQLSTATE 22012), canceling statement due to statement timeout, a job cannot execute BEGIN',
+	'each failure tells why, and quotes nothing');
 
 # A job has its owner's rights, and no more
 
