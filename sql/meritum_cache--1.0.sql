@@ -793,6 +793,9 @@ CREATE TRIGGER restore_row
 	BEFORE INSERT ON meritum_cache.job
 	FOR EACH ROW EXECUTE FUNCTION meritum_cache.restore_row();
 CREATE TRIGGER restore_row
+	BEFORE INSERT ON meritum_cache.metric
+	FOR EACH ROW EXECUTE FUNCTION meritum_cache.restore_row();
+CREATE TRIGGER restore_row
 	BEFORE INSERT ON meritum_cache.role_grant
 	FOR EACH ROW EXECUTE FUNCTION meritum_cache.restore_row();
 CREATE TRIGGER restore_row
@@ -802,6 +805,7 @@ CREATE TRIGGER restore_row
 ALTER TABLE meritum_cache.default_row ENABLE ALWAYS TRIGGER restore_default;
 ALTER TABLE meritum_cache.event_metric ENABLE ALWAYS TRIGGER restore_row;
 ALTER TABLE meritum_cache.job ENABLE ALWAYS TRIGGER restore_row;
+ALTER TABLE meritum_cache.metric ENABLE ALWAYS TRIGGER restore_row;
 ALTER TABLE meritum_cache.role_grant ENABLE ALWAYS TRIGGER restore_row;
 ALTER TABLE meritum_cache.source_table ENABLE ALWAYS TRIGGER restore_row;
 ALTER TABLE meritum_cache.source_table ENABLE ALWAYS TRIGGER configuration_changed;
@@ -809,6 +813,9 @@ ALTER TABLE meritum_cache.source_table ENABLE ALWAYS TRIGGER configuration_chang
 SELECT pg_catalog.pg_extension_config_dump('meritum_cache.event_metric', '');
 SELECT pg_catalog.pg_extension_config_dump('meritum_cache.job',
 	'WHERE EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = job.owner::pg_catalog.oid)');
+SELECT pg_catalog.pg_extension_config_dump('meritum_cache.metric',
+	'WHERE query IS NOT NULL'
+	' AND EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = metric.owner::pg_catalog.oid)');
 SELECT pg_catalog.pg_extension_config_dump('meritum_cache.source_table',
 	'WHERE EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = source_table.relation::pg_catalog.oid)');
 SELECT pg_catalog.pg_extension_config_dump('meritum_cache.default_row',

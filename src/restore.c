@@ -40,6 +40,10 @@ static Removal removals[] = {
 		" WHERE event_type = $1 AND metric_key = $2",
 		"text,varchar", SPI_OK_DELETE
 	}},
+	{"metric", {"metric_key"}, {
+		"DELETE FROM meritum_cache.metric WHERE metric_key = $1",
+		"varchar", SPI_OK_DELETE
+	}},
 	{"source_table", {"source"}, {
 		"DELETE FROM meritum_cache.source_table WHERE source = $1",
 		"text", SPI_OK_DELETE
@@ -198,14 +202,18 @@ check_event(PG_FUNCTION_ARGS)
 }
 
 /*
- * What a metric is in the event map for goes with the metric.
+ * What a metric is in the event map for goes with the metric, but not when a
+ * dumped row takes its place.
  */
 Datum
 forget_metric(PG_FUNCTION_ARGS)
 {
 	HeapTuple	row = triggered_row(fcinfo, "forget_metric");
-	Datum		key = get_column(fcinfo, row, "metric_key");
+	Datum		key;
 
+	if (restoring())
+		return PointerGetDatum(row);
+	key = get_column(fcinfo, row, "metric_key");
 	execute(&delete_events, &key);
 	return PointerGetDatum(row);
 }

@@ -31,6 +31,9 @@ sub configuration
 		SELECT 'event', event_type, metric_key
 		  FROM meritum_cache.event_metric
 		 ORDER BY event_type COLLATE "C", metric_key COLLATE "C";
+		SELECT 'metric', metric_key, grain, description, query, search_path, owner
+		  FROM meritum_cache.metric
+		 WHERE query IS NOT NULL ORDER BY metric_key COLLATE "C";
 		SELECT 'source', source, relation, columns, attached_at
 		  FROM meritum_cache.source_table WHERE source <> 'ghost' ORDER BY source COLLATE "C";
 		SELECT 'role', role, level, pinned
@@ -113,6 +116,14 @@ $node->safe_psql('postgres', q(
 	INSERT INTO meritum_cache.job (name, schedule, command, owner)
 	VALUES ('of clerk', '@daily', 'SELECT 2', 'clerk'),
 		   ('orphan', '@daily', 'SELECT 3', 'gone');
+	-- a metric of an organisation's own
+	CREATE TABLE stock (provider_id uuid, quantity integer);
+	INSERT INTO stock VALUES (test.p(1), 5);
+	SELECT meritum_create_metric('stock', $$SELECT NULL::jsonb, to_jsonb(coalesce(sum(quantity), 0))
+		FROM stock WHERE provider_id = $1$$, 'snapshot', 'a	tab, a \ and ''');
+	INSERT INTO meritum_cache.event_metric VALUES ('stock.changed', 'stock');
+	SELECT meritum_attach_event('stock', 'stock.changed', 'provider_id');
+	SELECT meritum_refresh_provider_metrics(test.p(1));
 	DROP OWNED BY gone;
 	DROP ROLE gone;
 	DELETE FROM meritum_cache.event_metric
@@ -127,7 +138,12 @@ my $configuration = configuration('postgres');
 
 # Into another database, in parallel, where a worker waits
 
+$node->safe_psql('postgres', q(
+	SELECT meritum_create_metric('orphaned', 'SELECT NULL::jsonb, to_jsonb(1)');
+	UPDATE meritum_cache.metric SET owner = (SELECT max(oid::bigint + 1000000)::oid FROM pg_roles)
+	 WHERE metric_key = 'orphaned';));
 dump_database('postgres', 'custom', '-Fc');
+$node->safe_psql('postgres', q(SELECT meritum_drop_metric('orphaned')));
 new_database('restored');
 $node->reload;
 restore('restored', 'custom', '-j', '3');
@@ -135,8 +151,10 @@ same('restored', $configuration);
 is( $node->safe_psql(
 		'restored', q(SELECT name FROM meritum_cache.job WHERE name = 'orphan'
 					   UNION ALL
+					   SELECT metric_key FROM meritum_cache.metric WHERE metric_key = 'orphaned'
+					   UNION ALL
 					  SELECT source FROM meritum_cache.source_table WHERE source = 'ghost')),
-	'', 'a job of a dropped role and a dropped table are left out');
+	'', 'a job and a metric of a dropped role and a dropped table are left out');
 ok( $node->poll_query_until(
 		'restored', q(
 		SELECT NOT EXISTS (SELECT FROM meritum_cache.pending_refresh)
@@ -154,6 +172,9 @@ isnt($node->safe_psql('restored', 'SELECT count(*) FROM meritum_cache.analytics_
 	'0', 'there are figures');
 $node->safe_psql('restored', q(UPDATE claims SET state = 'PAID' WHERE claim_id = test.c(1)));
 is(wrong($node, 'restored'), '', 'a change is seen with its commit');
+$node->safe_psql('restored', 'UPDATE stock SET quantity = 6');
+is( $node->safe_psql('restored', q(SELECT value FROM meritum_cache.analytics_cache WHERE metric_key = 'stock' AND provider_id = test.p(1))),
+	'6', 'and so is an event');
 is($node->safe_psql('restored', 'SELECT count(*) FROM meritum_cache.pending_refresh'),
 	'0', 'and leaves no note');
 is(wrong($node), '', 'the other database is not concerned');
@@ -214,7 +235,7 @@ $node->safe_psql('later', q(
 	INSERT INTO meritum_cache.event_metric VALUES ('submitted', 'claims_submitted');
 	TRUNCATE claims, ahcip_claim_details, wcb_claim_details, wcb_invoice_lines,
 			 claim_audit_history, patients, providers, practice_locations,
-			 ai_suggestion_events, ai_provider_learning, ai_rules;));
+			 ai_suggestion_events, ai_provider_learning, ai_rules, stock;));
 restore('later', 'custom', '--data-only');
 same('later', $configuration);
 is($node->safe_psql('later', $read), $node->safe_psql('postgres', $read),
