@@ -250,7 +250,8 @@ sub nightly
 	while (time < $deadline)
 	{
 		try_sql('ALTER SYSTEM SET meritum_cache.refresh_mode = ' . pick('commit', 'async')
-			  . "; SELECT pg_reload_conf();");
+			  . '; ALTER SYSTEM SET meritum_cache.batch_workers = ' . pick(1, 2, 4)
+			  . '; SELECT pg_reload_conf();');
 		my $errors = try_sql('SET client_min_messages = error; CALL meritum_refresh_all_providers('
 			  . pick(1, 5, 10) . ')');
 		$batches++;

@@ -140,6 +140,15 @@ sub helper_pid
 		WHERE backend_type = 'meritum_cache batch' ORDER BY pid LIMIT 1));
 }
 
+# Which of two sessions a process waits for.
+sub blocker_of
+{
+	my ($pid, @session) = @_;
+	my $blocker = $node->safe_psql('postgres', "SELECT unnest(pg_blocking_pids($pid))");
+
+	return $blocker eq $session[0]->query_safe('SELECT pg_backend_pid()') ? 0 : 1;
+}
+
 # ----------------------------------------------------------------------
 # Giving way
 # ----------------------------------------------------------------------
@@ -219,9 +228,7 @@ foreach my $workers (1, 2, 4)
 	is($node->safe_psql('postgres', q(SELECT providers_done, providers_total, status
 			FROM meritum_cache.job_run ORDER BY run_id DESC LIMIT 1)),
 		"0|$providers|running", "$name: nothing is done");
-	my ($mine) = $node->safe_psql('postgres',
-		"SELECT unnest(pg_blocking_pids($pid))") eq $blocked[0]->query_safe('SELECT pg_backend_pid()')
-	  ? (0) : (1);
+	my $mine = blocker_of($pid, @blocked);
 	release($blocked[$mine]);
 	progress("providers_done = $providers - 1 AND entries > 0 AND status = 'running'",
 		"$name: the leader does all others and shows it");
@@ -241,9 +248,7 @@ foreach my $workers (1, 2, 4)
 	is($node->safe_psql('postgres', q(SELECT usename, count(*) FROM pg_stat_activity
 			WHERE backend_type = 'meritum_cache batch' GROUP BY 1)),
 		"$role|1", "$name: the helper has the leader's role");
-	my ($mine) = $node->safe_psql('postgres',
-		"SELECT unnest(pg_blocking_pids($pid))") eq $blocked[0]->query_safe('SELECT pg_backend_pid()')
-	  ? (0) : (1);
+	my $mine = blocker_of($pid, @blocked);
 	release($blocked[ 1 - $mine ]);
 	done("= $providers - 1", "$name: the helper does all others");
 	release($blocked[$mine]);
@@ -297,6 +302,26 @@ foreach my $function ('pg_cancel_backend', 'pg_terminate_backend')
 	progress("providers_done = $providers AND status = 'succeeded'", "$name: and says so");
 	is($node->safe_psql('postgres', q(SELECT count(*) FROM meritum_cache.job_run
 			WHERE status = 'running')), 0, "$name: no run is left behind");
+}
+
+{
+	my $name = 'a leader that waits for its helper';
+	my @blocked = block_cells(@order[ 0, 1 ]);
+	my ($batch, $pid) = start_batch(1);
+
+	standing_still($pid, 2, "$name: both processes are held up");
+	my $mine = blocker_of($pid, @blocked);
+	release($blocked[$mine]);
+	progress("providers_done = $providers - 1", "$name: has done all others");
+	$node->safe_psql('postgres', "SELECT pg_cancel_backend($pid)");
+	$batch->query_until(qr/finished/, '');
+	like($batch->{stderr}, qr/canceling statement/, "$name: can be canceled");
+	$batch->quit;
+	is($node->safe_psql('postgres', q(SELECT count(*) FROM pg_stat_activity
+			WHERE backend_type = 'meritum_cache batch')), 0, "$name: no helper is left");
+	release($blocked[ 1 - $mine ]);
+	is($node->safe_psql('postgres', 'CALL meritum_refresh_all_providers(1)') =~ s/\|\d+\|/ /r,
+		'1 []', "$name: the next batch does the one that is left");
 }
 
 foreach my $function ('pg_cancel_backend', 'pg_terminate_backend')
