@@ -305,8 +305,7 @@ sub pgbench
 {
 	my ($database, %arg) = @_;
 	my $clients = $arg{clients} // 1;
-	my $seconds = $arg{seconds} // option('SECONDS');
-	$seconds = max(1, int($seconds / 3)) if $warming;
+	my $seconds = max(1, int(($arg{seconds} // option('SECONDS')) / ($warming ? 3 : 1)));
 	my $file = "$scratch/bench.$$.pgbench";
 	my $log = "$scratch/bench.$$.log";
 	my %settings = %{ $arg{settings} // {} };

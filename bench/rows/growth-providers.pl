@@ -1,21 +1,24 @@
 # growth-providers.pl: how cost grows with the number of providers.
 #
-# Databases with 10 to 10,000 providers that have few claims each.  In each:
-# updates of single claims of the same ten providers in commit mode (one
-# client, synchronous_commit off), meritum_is_stale and a dashboard of them,
-# and the nightly batch by provider.
+# Databases with 10 to 10,000 providers that have few claims each (less, if the
+# reference data are smaller).  In each: updates of single claims of the same
+# ten providers in commit mode (one client, synchronous_commit off),
+# meritum_is_stale and a dashboard of them, and the nightly batch by provider.
 #
-# flat: A is the update with 10 providers, B that with 10,000.
+# flat: A is the update with the fewest providers, B that with the most.
 
 use strict;
 use warnings FATAL => 'all';
 use Bench;
 
+my @sizes = option('SMOKE') ? (10, 20)
+  : grep { $_ <= 50 * option('PROVIDERS') } 10, 100, 1000, 10000;
+my ($least, $most) = @sizes[ 0, -1 ];
 my %unit = (unit => 'ms', x => 'providers in the database');
 row(
 	'flat' => {
-		what => 'refresh of one claim at commit, 10,000 providers in the database',
-		against => '10 providers',
+		what => "refresh of one claim at commit, $most providers in the database",
+		against => "$least providers",
 		unit => 'ms',
 		goal => '<= 1.1' },
 	'providers-commit' => { what => 'update of a claim, commit mode', %unit },
@@ -23,7 +26,6 @@ row(
 	'providers-read' => { what => 'meritum_get_metrics, 14 keys and 12 months', %unit },
 	'providers-batch' => { what => 'nightly batch, each provider', %unit });
 
-my @sizes = option('SMOKE') ? (10, 20) : (10, 100, 1000, 10000);
 my %database = map { $_ => wide($_) } @sizes;
 setup(settings => { synchronous_commit => 'off' });
 
@@ -31,8 +33,7 @@ my ($keys, $start, $end) = dashboard();
 my $id = provider_id(':provider');
 my $choose = '\set provider random(1, 10)';
 my $update = wide_update();
-my %short = (seconds => max(1, option('SECONDS') / 3));
-my ($least, $most) = @sizes[ 0, -1 ];
+my %short = (seconds => 0.4 * option('SECONDS'));
 
 compare('flat',
 	repetitions => 5,

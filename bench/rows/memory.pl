@@ -8,21 +8,22 @@ use strict;
 use warnings FATAL => 'all';
 use Bench;
 
+my $many = option('SMOKE') ? 50 : 25 * option('PROVIDERS');
+
 row(
-	'memory-200' => {
+	'memory' => {
 		what => 'memory of the worker and of the job during the nightly batch, reference data',
 		unit => 'MB',
 		goal => '<= 64 MB' },
-	'memory-5000' => {
-		what => 'the same with 5,000 providers that have few claims',
+	'memory-many' => {
+		what => "the same with $many providers that have few claims",
 		unit => 'MB',
 		goal => '<= 64 MB' });
 
 my (undef, $reference) = reference();
-my $many = option('SMOKE') ? 50 : 5000;
 my $wide = wide($many);
 
-foreach ([ 'memory-200', $reference ], [ 'memory-5000', $wide ])
+foreach ([ 'memory', $reference ], [ 'memory-many', $wide ])
 {
 	my ($name, $template) = @$_;
 	setup(

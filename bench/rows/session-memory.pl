@@ -29,14 +29,14 @@ sub memory
 	$session->start(<<~'SQL');
 		UPDATE claims SET state = CASE state WHEN 'PAID' THEN 'ASSESSED' ELSE 'PAID' END
 		WHERE claim_id IN (SELECT claim_id FROM claims LIMIT 500000);
-		SELECT 'done';
+		SELECT count(*) FROM (SELECT FROM claims LIMIT 500000) AS c;
 		SQL
 	until ($session->ready)
 	{
 		$most = max($most, anonymous_kb($pid));
 		sleep 0.002;
 	}
-	$session->finish;
+	note('claims', $session->finish);
 	$most = max($most, anonymous_kb($pid));
 	$session->close;
 	return ($most - $before) / 1024;
