@@ -12,6 +12,7 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "catalog/pg_type.h"
+#include "storage/lmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
@@ -206,6 +207,12 @@ mc_custom_any(void)
 {
 	read_known();
 	return known.metrics != NIL;
+}
+
+void
+mc_custom_hold(void)
+{
+	LockRelationOid(mc_cache_relation("metric"), RowShareLock);
 }
 
 List *

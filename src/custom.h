@@ -34,6 +34,9 @@ typedef struct McKeys
 extern McCustom *mc_custom_find(const char *key, int len);
 extern bool mc_custom_any(void);
 
+/* From now to the end of the transaction no metric is dropped. */
+extern void mc_custom_hold(void);
+
 /* Their keys, in the current context, ascending. */
 extern List *mc_custom_keys(void);
 

@@ -6,6 +6,7 @@
 #define MERITUM_CACHE_CUSTOM_READ_H
 
 #include "custom_rows.h"
+#include "task.h"
 
 typedef struct McCustomRead
 {

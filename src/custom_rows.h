@@ -1,16 +1,16 @@
 /*
  * custom_rows.h
- *		Figures of custom metrics: computed, compared and written.
+ *		Figures of custom metrics: stored ones and computed ones, compared.
  */
 #ifndef MERITUM_CACHE_CUSTOM_ROWS_H
 #define MERITUM_CACHE_CUSTOM_ROWS_H
 
 #include "storage/itemptr.h"
+#include "utils/date.h"
 #include "utils/jsonb.h"
+#include "utils/uuid.h"
 
-#include "cell.h"
 #include "custom.h"
-#include "task.h"
 
 /* What is stored of a provider's metric; DATEVAL_NOBEGIN: nothing. */
 typedef struct McCustomState
@@ -43,7 +43,7 @@ typedef struct McCustomRows
 } McCustomRows;
 
 /*
- * All but the last two need a bracket with the latest snapshot.
+ * All but the last three need a bracket with the latest snapshot.
  */
 extern McCustomState mc_custom_state(const pg_uuid_t *provider, const char *key);
 
@@ -69,15 +69,6 @@ typedef void (*McCompared) (const McCustomRow *stored,
 extern void mc_custom_compare(const McCustomRows *stored,
 							  const McCustomRows *computed,
 							  McCompared compared, void *arg);
-
-/*
- * Recompute what a task says of custom metrics, as of a day, under the
- * provider's lock.  A query that fails costs the others nothing: it leaves a
- * note and a warning.  Adds to written and to the keys, and returns how many
- * failed.
- */
-extern int	mc_custom_refresh(McTask *task, DateADT as_of, TimestampTz now,
-							  McWritten *written, List **keys);
 
 extern McSpan *mc_custom_spans(const List *months);
 extern bool mc_custom_equal(const Jsonb *a, const Jsonb *b);

@@ -84,8 +84,10 @@ update_state(const pg_uuid_t *provider, TimestampTz now)
 static bool
 is_metric(const char *key)
 {
-	return mc_metric_find(key, strlen(key)) >= 0 ||
-		mc_custom_find(key, strlen(key)) != NULL;
+	if (mc_metric_find(key, strlen(key)) >= 0)
+		return true;
+	mc_custom_hold();
+	return mc_custom_find(key, strlen(key)) != NULL;
 }
 
 /* Leaves the row in SPI_tuptable. */

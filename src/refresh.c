@@ -20,7 +20,7 @@
 #include "utils/timestamp.h"
 
 #include "affected.h"
-#include "custom_rows.h"
+#include "custom_refresh.h"
 #include "figures.h"
 #include "guc.h"
 #include "note.h"

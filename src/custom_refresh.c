@@ -1,0 +1,357 @@
+/*
+ * custom_refresh.c
+ *		Custom metrics in the pipeline: recompute, compare, write.
+ *
+ * The provider's lock, which is held, guards the rows that were found.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+
+#include "custom_refresh.h"
+#include "custom_rows.h"
+#include "guc.h"
+#include "note.h"
+#include "zone.h"
+
+static McPlan store_state = {
+	"INSERT INTO meritum_cache.metric_state"
+	" (provider_id, metric_key, full_from, full_to, snapshot_on)"
+	" VALUES ($1, $2, $3, $4, $5)"
+	" ON CONFLICT (provider_id, metric_key) DO UPDATE SET"
+	" full_from = excluded.full_from, full_to = excluded.full_to,"
+	" snapshot_on = excluded.snapshot_on",
+	"uuid,varchar,date,date,date", SPI_OK_INSERT, true
+};
+
+static McPlan insert_rows = {
+	"INSERT INTO meritum_cache.analytics_cache"
+	" (provider_id, metric_key, period_start, period_end, dimensions, value, computed_at)"
+	" SELECT $1, $2, n.first, n.last, n.dimensions, n.value, $3"
+	" FROM unnest($4, $5, $6, $7) AS n (first, last, dimensions, value)",
+	"uuid,varchar,timestamptz,date[],date[],jsonb[],jsonb[]", SPI_OK_INSERT, true
+};
+
+static McPlan update_rows = {
+	"UPDATE meritum_cache.analytics_cache c"
+	" SET value = coalesce(n.value, c.value), computed_at = $1"
+	" FROM unnest($2, $3) AS n (tid, value) WHERE c.ctid = n.tid",
+	"timestamptz,tid[],jsonb[]", SPI_OK_UPDATE, true
+};
+
+static McPlan delete_rows = {
+	"DELETE FROM meritum_cache.analytics_cache c WHERE c.ctid = ANY ($1)",
+	"tid[]", SPI_OK_DELETE
+};
+
+/* What is to be written of a metric. */
+typedef struct Write
+{
+	int			capacity;
+	Datum	   *first;
+	Datum	   *last;
+	Datum	   *dimensions;
+	bool	   *total;			/* no dimensions */
+	Datum	   *value;
+	int			ninserts;
+	Datum	   *tid;
+	Datum	   *new;
+	bool	   *same;
+	int			nupdates;
+	int			unchanged;
+	Datum	   *gone;
+	int			ndeletes;
+} Write;
+
+static void
+write_state(const pg_uuid_t *provider, const char *key,
+			const McCustomState *state)
+{
+	Datum		values[5] = {
+		UUIDPGetDatum(provider), CStringGetTextDatum(key),
+		DateADTGetDatum(state->from), DateADTGetDatum(state->to),
+		DateADTGetDatum(state->snapshot_on)
+	};
+	char		nulls[] = "     ";
+
+	if (DATE_IS_NOBEGIN(state->from))
+		nulls[2] = nulls[3] = 'n';
+	if (DATE_IS_NOBEGIN(state->snapshot_on))
+		nulls[4] = 'n';
+	mc_plan_execute(&store_state, values, nulls);
+}
+
+static void
+queue_row(const McCustomRow *stored, const McCustomRow *computed, void *arg)
+{
+	Write	   *write = arg;
+
+	if (computed == NULL)
+		write->gone[write->ndeletes++] = PointerGetDatum(&stored->tid);
+	else if (stored == NULL)
+	{
+		int			i = write->ninserts++;
+
+		write->first[i] = DateADTGetDatum(computed->span.first);
+		write->last[i] = DateADTGetDatum(computed->span.last);
+		write->dimensions[i] = PointerGetDatum(computed->dimensions);
+		write->total[i] = computed->dimensions == NULL;
+		write->value[i] = PointerGetDatum(computed->value);
+	}
+	else
+	{
+		int			i = write->nupdates++;
+
+		write->tid[i] = PointerGetDatum(&stored->tid);
+		write->new[i] = PointerGetDatum(computed->value);
+		write->same[i] = mc_custom_equal(stored->value, computed->value);
+		write->unchanged += write->same[i];
+	}
+}
+
+static Datum
+make_array(Datum *values, bool *nulls, int n, Oid type, int length, bool byval,
+		   char align)
+{
+	int			lower = 1;
+
+	return PointerGetDatum(construct_md_array(values, nulls, 1, &n, &lower, type,
+											  length, byval, align));
+}
+
+#define DATES(values, n) \
+	make_array(values, NULL, n, DATEOID, sizeof(DateADT), true, TYPALIGN_INT)
+#define TIDS(values, n) \
+	make_array(values, NULL, n, TIDOID, sizeof(ItemPointerData), false, TYPALIGN_SHORT)
+#define JSONBS(values, nulls, n) \
+	make_array(values, nulls, n, JSONBOID, -1, false, TYPALIGN_INT)
+
+static void
+check_count(uint64 written, int expected)
+{
+	if (written != expected)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("meritum_cache.analytics_cache was changed by another transaction")));
+}
+
+static void
+write_rows(const pg_uuid_t *provider, const char *key, TimestampTz now,
+		   const McCustomRows *stored, const McCustomRows *computed,
+		   McWritten *written)
+{
+	Write		write = {.capacity = Max(stored->n + computed->n, 1)};
+	Datum		values[7];
+
+#define ROOM(type) palloc(sizeof(type) * write.capacity)
+	write.first = ROOM(Datum);
+	write.last = ROOM(Datum);
+	write.dimensions = ROOM(Datum);
+	write.total = ROOM(bool);
+	write.value = ROOM(Datum);
+	write.tid = ROOM(Datum);
+	write.new = ROOM(Datum);
+	write.same = ROOM(bool);
+	write.gone = ROOM(Datum);
+#undef ROOM
+	mc_custom_compare(stored, computed, queue_row, &write);
+	written->changed += write.ninserts + write.nupdates - write.unchanged;
+	written->unchanged += write.unchanged;
+	written->deleted += write.ndeletes;
+
+	if (write.ndeletes > 0)
+	{
+		values[0] = TIDS(write.gone, write.ndeletes);
+		check_count(mc_plan_execute(&delete_rows, values, NULL), write.ndeletes);
+	}
+	if (write.nupdates > 0)
+	{
+		values[0] = TimestampTzGetDatum(now);
+		values[1] = TIDS(write.tid, write.nupdates);
+		values[2] = JSONBS(write.new, write.same, write.nupdates);
+		check_count(mc_plan_execute(&update_rows, values, NULL), write.nupdates);
+	}
+	if (write.ninserts > 0)
+	{
+		values[0] = UUIDPGetDatum(provider);
+		values[1] = CStringGetTextDatum(key);
+		values[2] = TimestampTzGetDatum(now);
+		values[3] = DATES(write.first, write.ninserts);
+		values[4] = DATES(write.last, write.ninserts);
+		values[5] = JSONBS(write.dimensions, write.total, write.ninserts);
+		values[6] = JSONBS(write.value, NULL, write.ninserts);
+		mc_plan_execute(&insert_rows, values, NULL);
+	}
+}
+
+/* Months of the task's metric that are to be computed, ascending. */
+static List *
+wanted_months(const McTask *task, const McCustomTask *wanted, DateADT last,
+			  const McCustomState *state)
+{
+	DateADT		first = mc_month_add(last, 1 - MC_WINDOW_MONTHS);
+	List	   *months = NIL;
+	List	   *stored = NIL;
+	DateADT		month;
+	ListCell   *lc;
+
+	if (wanted->whole || wanted->existing != NIL)
+		stored = mc_custom_stored(&task->provider, wanted->key, state);
+	foreach(lc, wanted->force)
+		if (!DATE_NOT_FINITE(lfirst_int(lc)))
+			months = list_append_unique_int(months, lfirst_int(lc));
+	foreach(lc, wanted->existing)
+	{
+		month = lfirst_int(lc);
+		if ((month >= first && month <= last) || list_member_int(stored, month))
+			months = list_append_unique_int(months, month);
+	}
+	if (wanted->whole)
+	{
+		months = list_concat_unique_int(months, stored);
+		for (month = first; month <= last; month = mc_month_add(month, 1))
+			months = list_append_unique_int(months, month);
+	}
+	list_sort(months, list_int_cmp);
+	return months;
+}
+
+/*
+ * The months stored grow by a range that was computed.  Of two ranges that do
+ * not join the later one is kept in mind; the other's months still count as
+ * stored where they have rows.
+ */
+static void
+join_range(McCustomState *state, DateADT from, DateADT to)
+{
+	if (DATE_IS_NOBEGIN(state->from) || from > mc_month_add(state->to, 1))
+	{
+		state->from = from;
+		state->to = to;
+	}
+	else if (to >= mc_month_add(state->from, -1))
+	{
+		state->from = Min(state->from, from);
+		state->to = Max(state->to, to);
+	}
+}
+
+static void
+extend_state(McCustomState *state, const List *months)
+{
+	DateADT		from = DATEVAL_NOBEGIN;
+	DateADT		to = DATEVAL_NOBEGIN;
+	ListCell   *lc;
+
+	foreach(lc, months)
+	{
+		DateADT		month = lfirst_int(lc);
+
+		if (DATE_IS_NOBEGIN(from) || month != mc_month_add(to, 1))
+		{
+			if (!DATE_IS_NOBEGIN(from))
+				join_range(state, from, to);
+			from = month;
+		}
+		to = month;
+	}
+	if (!DATE_IS_NOBEGIN(from))
+		join_range(state, from, to);
+}
+
+static void
+failed(McTask *task, const McCustomTask *wanted, ErrorData *error)
+{
+	/* someone wants the refresh to stop; what nobody waits for goes on */
+	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED && !task->at_commit &&
+		task->cause != MC_CAUSE_WORKER)
+		ReThrowError(error);
+	if (mc_key_in(task->wanted.custom, wanted->key) ||
+		(task->at_commit && mc_on_error == MC_ON_ERROR_ERROR))
+		mc_custom_raise(wanted->key, error);
+	mc_note_metric_failed(&task->provider, wanted, task->cause, error);
+	if (task->cause != MC_CAUSE_WORKER && task->cause != MC_CAUSE_READ)
+		ereport(WARNING,
+				(errcode(error->sqlerrcode),
+				 errmsg("could not compute metric \"%s\" of provider %s (SQLSTATE %s)",
+						wanted->key,
+						DatumGetCString(DirectFunctionCall1(uuid_out,
+															UUIDPGetDatum(&task->provider))),
+						unpack_sql_state(error->sqlerrcode)),
+				 errdetail("%s", mc_error_message(error)),
+				 errhint("It is pending and will be tried again, see meritum_cache.pending_refresh.")));
+}
+
+/*
+ * Returns false if the query failed.
+ */
+static bool
+refresh_metric(McTask *task, const McCustomTask *wanted, DateADT as_of,
+			   TimestampTz now, McWritten *written)
+{
+	McCustom   *custom = mc_custom_find(wanted->key, strlen(wanted->key));
+	bool		snapshot;
+	McCustomState state;
+	McCustomState before;
+	McCustomRows stored,
+				computed;
+	List	   *months;
+	McSpan	   *spans;
+	ErrorData  *error;
+
+	if (custom == NULL)
+		return true;			/* dropped since it was marked */
+	snapshot = custom->grain == MC_SNAPSHOT;
+	state = before = mc_custom_state(&task->provider, wanted->key);
+	months = snapshot ? list_make1_int(mc_month_of(as_of)) :
+		wanted_months(task, wanted, mc_month_of(as_of), &state);
+	spans = mc_custom_spans(months);
+
+	error = mc_custom_compute(custom, &task->provider, spans,
+							  list_length(months), &computed);
+	if (error != NULL)
+	{
+		failed(task, wanted, error);
+		return false;
+	}
+	mc_custom_load(&task->provider, wanted->key, spans, list_length(months), &stored);
+	write_rows(&task->provider, wanted->key, now, &stored, &computed, written);
+
+	if (snapshot)
+		state.snapshot_on = as_of;
+	else
+		extend_state(&state, months);
+	if (memcmp(&state, &before, sizeof(state)) != 0)
+		write_state(&task->provider, wanted->key, &state);
+	if (wanted->whole)
+		mc_note_metric_done(&task->provider, wanted->key);
+	return true;
+}
+
+int
+mc_custom_refresh(McTask *task, DateADT as_of, TimestampTz now,
+				  McWritten *written, List **keys)
+{
+	int			nfailed = 0;
+	ListCell   *lc;
+
+	if (task->custom == NIL)
+		return 0;
+
+	mc_custom_hold();
+	foreach(lc, task->custom)
+	{
+		McCustomTask *wanted = lfirst(lc);
+		McWritten	before = *written;
+
+		if (!refresh_metric(task, wanted, as_of, now, written))
+			nfailed++;
+		else if (written->changed != before.changed ||
+				 written->unchanged != before.unchanged ||
+				 written->deleted != before.deleted)
+			*keys = lappend(*keys, wanted->key);
+	}
+	return nfailed;
+}
