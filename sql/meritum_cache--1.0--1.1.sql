@@ -92,5 +92,26 @@ BEGIN
 END
 $do$;
 
+-- Default privileges of the database may have opened what is new.
+DO $do$
+DECLARE
+	v_object text;
+BEGIN
+	FOR v_object IN
+		SELECT 'TABLE ' OPERATOR(pg_catalog.||) c.oid::pg_catalog.regclass::text
+		  FROM pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) a
+		 WHERE c.relnamespace OPERATOR(pg_catalog.=) 'meritum_cache'::pg_catalog.regnamespace::pg_catalog.oid
+		   AND a.grantee OPERATOR(pg_catalog.=) 0::pg_catalog.oid
+		UNION
+		SELECT 'SCHEMA meritum_cache'
+		  FROM pg_catalog.pg_namespace n, pg_catalog.aclexplode(n.nspacl) a
+		 WHERE n.nspname OPERATOR(pg_catalog.=) 'meritum_cache'
+		   AND a.grantee OPERATOR(pg_catalog.=) 0::pg_catalog.oid
+	LOOP
+		EXECUTE pg_catalog.format('REVOKE ALL ON %s FROM PUBLIC', v_object);
+	END LOOP;
+END
+$do$;
+
 REVOKE ALL ON FUNCTION meritum_cache.refresh_statistics() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.meritum_stat_reset() FROM PUBLIC;
