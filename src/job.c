@@ -39,6 +39,9 @@
 
 #define PRUNE_INTERVAL_MS (60 * 60 * 1000)
 
+/* The lack of processes is told of once in this time. */
+#define WARNING_INTERVAL_MS (60 * 60 * 1000)
+
 /* By how much the clock may be set back and every job still waits for it. */
 #define SMALL_SETBACK (3 * USECS_PER_HOUR)
 
@@ -66,6 +69,7 @@ static bool jobs_valid = false;
 static Oid	job_relation = InvalidOid;
 static TimestampTz next_step = DT_NOEND;
 static TimestampTz next_prune = DT_NOBEGIN;
+static TimestampTz next_warning = DT_NOBEGIN;
 static TimestampTz last_look = DT_NOBEGIN;	/* to see the clock set back */
 
 static Process processes[MAX_PROCESSES];
@@ -199,6 +203,8 @@ mc_job_forget(void)
 {
 	jobs_valid = false;
 	nlaunches = 0;
+	/* Without the extension there is no step that would move it on. */
+	next_step = DT_NOEND;
 }
 
 /* When a job is due after a time, DT_NOEND if never. */
@@ -338,6 +344,8 @@ has_stopped(Process *process)
 /*
  * Forget the processes that have ended.  A run that one should have taken and
  * did not will never be taken; one that it left running is found by the sweep.
+ * A process outlives its extension: when that is created again, runs are
+ * numbered anew, in another table.
  */
 static void
 reap(void)
@@ -351,8 +359,9 @@ reap(void)
 			i++;
 			continue;
 		}
-		mc_run_refuse(processes[i].request.run, "failed",
-					  "the process of the job could not begin; see the server log");
+		if (processes[i].request.relation == mc_cache_relation("job_run"))
+			mc_run_refuse(processes[i].request.run, "failed",
+						  "the process of the job could not begin; see the server log");
 		pfree(processes[i].handle);
 		processes[i] = processes[--nprocesses];
 	}
@@ -361,10 +370,12 @@ reap(void)
 static bool
 has_process(int64 run)
 {
+	Oid			relation = mc_cache_relation("job_run");
 	int			i;
 
 	for (i = 0; i < nprocesses; i++)
-		if (processes[i].request.run == run)
+		if (processes[i].request.run == run &&
+			processes[i].request.relation == relation)
 			return true;
 	return false;
 }
@@ -454,6 +465,7 @@ dispatch(void)
 			Process    *process = &launches[nlaunches++];
 
 			process->request.run = run;
+			process->request.relation = mc_cache_relation("job_run");
 			process->request.database = MyDatabaseId;
 			process->request.owner = owner;
 			strlcpy(process->name, SPI_getvalue(row, queue->tupdesc, 2),
@@ -472,7 +484,7 @@ notice_setback(TimestampTz now)
 	if (now < last_look)
 	{
 		jobs_valid = false;
-		next_prune = now;
+		next_prune = next_warning = now;
 		if (last_look - now >= USECS_PER_MINUTE)
 			ereport(LOG,
 					(errmsg("the clock was set back by " INT64_FORMAT " seconds: looking at all schedules again",
@@ -571,7 +583,7 @@ start_process(Process *process)
 void
 mc_job_launch(void)
 {
-	static bool warned = false;
+	TimestampTz now = GetCurrentTimestamp();
 	int			i;
 
 	for (i = 0; i < nlaunches; i++)
@@ -579,20 +591,20 @@ mc_job_launch(void)
 		if (start_process(&launches[i]))
 		{
 			processes[nprocesses++] = launches[i];
-			warned = false;
 			continue;
 		}
 
 		/* It stays queued. */
-		if (!warned)
-			ereport(WARNING,
-					(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
-					 errmsg("no process for job \"%s\"", launches[i].name),
-					 errhint("Increase max_worker_processes.")));
-		warned = true;
 		next_step = Min(next_step,
-						TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-													QUEUE_PAUSE_MS));
+						TimestampTzPlusMilliseconds(now, QUEUE_PAUSE_MS));
+		if (now < next_warning)
+			continue;
+		next_warning = TimestampTzPlusMilliseconds(now, WARNING_INTERVAL_MS);
+		ereport(WARNING,
+				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+				 errmsg("no process for job \"%s\"", launches[i].name),
+				 errdetail("It stays queued and begins as soon as a process is free."),
+				 errhint("Increase max_worker_processes.")));
 	}
 	nlaunches = 0;
 }

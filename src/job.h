@@ -29,6 +29,7 @@ extern void mc_job_forget(void);
 typedef struct McJobRequest
 {
 	int64		run;
+	Oid			relation;		/* job_run: another one after DROP EXTENSION */
 	Oid			database;
 	Oid			owner;
 } McJobRequest;

@@ -161,6 +161,12 @@ meritum_run_job(PG_FUNCTION_ARGS)
 	if (mc_plan_execute(&select_job, &value, NULL) == 0)
 		no_such_job(name);
 	require_worker();
+	if (mc_wake_worker_pid(MyDatabaseId) == 0)
+		ereport(WARNING,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the background worker of this database is not running"),
+				 errdetail("The run is queued and begins after the worker has started."),
+				 errhint("If it does not start, the server log tells why.")));
 	run = mc_run_queue(name, DT_NOBEGIN);
 
 	/* Makes the worker look at the queue once this has committed. */

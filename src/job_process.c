@@ -38,16 +38,18 @@ typedef struct JobWork
 	McJobRequest request;
 	MemoryContext context;
 	bool		begun;
+	char	   *name;			/* of the job */
 	char	   *command;		/* NULL: the job has changed */
 	int			timeout;		/* milliseconds; 0: the role's own */
 	ErrorData  *error;			/* that the command ended with */
 } JobWork;
 
 static McPlan select_command = {
-	"SELECT j.command, j.timeout"
+	"SELECT r.job_name, j.command, j.timeout"
 	"  FROM meritum_cache.job_run r"
-	"  JOIN meritum_cache.job j ON j.name = r.job_name"
-	" WHERE r.run_id = $1 AND j.owner::oid = $2",
+	"  LEFT JOIN meritum_cache.job j"
+	"    ON j.name = r.job_name AND j.owner::oid = $2"
+	" WHERE r.run_id = $1",
 	"int8,oid", SPI_OK_SELECT
 };
 
@@ -59,18 +61,21 @@ static void
 read_command(JobWork *work)
 {
 	Datum		values[2];
+	Datum		command;
 	Datum		timeout;
 	MemoryContext previous;
 	bool		isnull;
 
 	values[0] = Int64GetDatum(work->request.run);
 	values[1] = ObjectIdGetDatum(work->request.owner);
-	if (mc_plan_execute(&select_command, values, NULL) == 0)
-		return;
+	mc_plan_execute(&select_command, values, NULL);
 	previous = MemoryContextSwitchTo(work->context);
-	work->command = TextDatumGetCString(mc_plan_value(0, 1, &isnull));
+	work->name = TextDatumGetCString(mc_plan_value(0, 1, &isnull));
+	command = mc_plan_value(0, 2, &isnull);
+	if (!isnull)
+		work->command = TextDatumGetCString(command);
 	MemoryContextSwitchTo(previous);
-	timeout = mc_plan_value(0, 2, &isnull);
+	timeout = mc_plan_value(0, 3, &isnull);
 	if (!isnull)
 		work->timeout = mc_job_parse_timeout(DatumGetIntervalP(timeout));
 }
@@ -86,12 +91,25 @@ use_plain_transaction(void)
 	XactReadOnly = false;
 }
 
+/*
+ * The extension may be dropped at any time, and created again, when our run
+ * is no longer there and its number another one's.
+ */
+static bool
+is_still_there(const JobWork *work)
+{
+	return mc_is_installed() &&
+		mc_cache_relation("job_run") == work->request.relation;
+}
+
 static void
 begin_job(void *arg)
 {
 	JobWork    *work = arg;
 	McBracket	bracket;
 
+	if (!is_still_there(work))
+		return;
 	use_plain_transaction();
 	mc_owner_enter(&bracket, true);
 	work->begun = mc_run_begin(work->request.run);
@@ -123,6 +141,8 @@ finish_job(void *arg)
 	JobWork    *work = arg;
 	McBracket	bracket;
 
+	if (!is_still_there(work))
+		return;
 	use_plain_transaction();
 	mc_owner_enter(&bracket, true);
 	mc_run_finish(work->request.run,
@@ -223,8 +243,10 @@ mc_job_main(Datum arg)
 	if (work->error != NULL)
 		ereport(LOG,
 				(errcode(work->error->sqlerrcode),
-				 errmsg("job run " INT64_FORMAT " failed: %s",
-						work->request.run, error_text(work->error))));
+				 errmsg("job \"%s\" failed: %s",
+						work->name, error_text(work->error)),
+				 errdetail("Its run is " INT64_FORMAT " in meritum_cache.job_run.",
+						   work->request.run)));
 	debug_query_string = NULL;
 
 	error = mc_worker_unit("finishing a job", finish_job, work);

@@ -148,14 +148,24 @@ mc_worker_unit(const char *activity, McUnit unit, void *arg)
 	return error;
 }
 
+/*
+ * Log an error that was caught.  Of its details only those of a deadlock are
+ * told, which say who waited for whom; not the statements that the server
+ * would add for its log, since these may hold values of claims.
+ */
 static void
 report_error(const char *activity, const ErrorData *error)
 {
+	bool		deadlock = error->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED &&
+		error->detail != NULL;
+
 	ereport(WARNING,
 			(errcode(error->sqlerrcode),
 			 errmsg("background worker failed while %s: SQLSTATE %s",
 					activity, unpack_sql_state(error->sqlerrcode)),
-			 errdetail_internal("%s", mc_error_message(error))));
+			 errdetail_internal("%s%s%s", mc_error_message(error),
+								deadlock ? "\n" : "",
+								deadlock ? error->detail : "")));
 }
 
 static void
