@@ -28,7 +28,8 @@ typedef struct WorkerSlot
 	Oid			database;		/* InvalidOid: free */
 	int			pid;
 	Latch	   *latch;			/* in shared memory too */
-	bool		jobs_changed;	/* since the worker last asked */
+	bool		woken;			/* since the worker last looked */
+	bool		jobs_changed;	/* likewise */
 } WorkerSlot;
 
 typedef struct Register
@@ -129,6 +130,8 @@ mc_wake_worker(void)
 	{
 		if (tell_jobs_changed)
 			slot->jobs_changed = true;
+		/* the only write under a shared lock, and of one value */
+		slot->woken = true;
 		SetLatch(slot->latch);
 	}
 	LWLockRelease(workers->lock);
@@ -142,7 +145,20 @@ mc_wake_jobs_changed(void)
 }
 
 bool
-mc_wake_take_jobs_changed(void)
+mc_wake_pending(void)
+{
+	WorkerSlot *slot;
+	bool		woken;
+
+	LWLockAcquire(workers->lock, LW_SHARED);
+	slot = find_slot(MyDatabaseId);
+	woken = slot != NULL && slot->woken;
+	LWLockRelease(workers->lock);
+	return woken;
+}
+
+bool
+mc_wake_take(void)
 {
 	WorkerSlot *slot;
 	bool		changed;
@@ -150,8 +166,8 @@ mc_wake_take_jobs_changed(void)
 	LWLockAcquire(workers->lock, LW_EXCLUSIVE);
 	slot = find_slot(MyDatabaseId);
 	changed = slot != NULL && slot->jobs_changed;
-	if (changed)
-		slot->jobs_changed = false;
+	if (slot != NULL)
+		slot->woken = slot->jobs_changed = false;
 	LWLockRelease(workers->lock);
 	return changed;
 }

@@ -24,8 +24,14 @@ extern void mc_wake_worker(void);
  */
 extern void mc_wake_jobs_changed(void);
 
-/* In the worker: were jobs changed since this was last asked? */
-extern bool mc_wake_take_jobs_changed(void);
+/*
+ * In the worker, which looks for work after take: has it been woken since?
+ * The latch does not tell, for whatever waits during the look resets it.
+ */
+extern bool mc_wake_pending(void);
+
+/* Begin a new look; returns whether jobs were changed since the last one. */
+extern bool mc_wake_take(void);
 
 /*
  * The worker of this database enters and leaves the register.  Enter returns

@@ -311,7 +311,11 @@ start_worker(Target *target, TimestampTz now)
 	target->reported = true;
 }
 
-static void
+/*
+ * Returns whether it looked a database up, during which the latch may have been
+ * reset.
+ */
+static bool
 tend_target(Target *target, TimestampTz now)
 {
 	pid_t		pid;
@@ -329,13 +333,15 @@ tend_target(Target *target, TimestampTz now)
 		target->next_try = TimestampTzPlusMilliseconds(now, RESTART_PAUSE);
 	}
 	if (target->handle != NULL)
-		return;
+		return false;
 
 	/* No wait is longer, unless the clock was set back. */
 	target->next_try = Min(target->next_try,
 						   TimestampTzPlusMilliseconds(now, RETRY_PAUSE));
-	if (now >= target->next_try)
-		start_worker(target, now);
+	if (now < target->next_try)
+		return false;
+	start_worker(target, now);
+	return true;
 }
 
 static List *
@@ -378,9 +384,9 @@ mc_launcher_main(Datum arg)
 	{
 		TimestampTz now = GetCurrentTimestamp();
 		TimestampTz next = DT_NOEND;
-		ListCell   *lc;
-
+		bool		looked = false;
 		bool		reload;
+		ListCell   *lc;
 
 		ResetLatch(MyLatch);
 		reload = ConfigReloadPending;
@@ -392,10 +398,11 @@ mc_launcher_main(Datum arg)
 			/* So that a new database need not wait for the next look. */
 			if (reload && target->handle == NULL)
 				target->next_try = now;
-			tend_target(target, now);
+			looked |= tend_target(target, now);
 			next = Min(next, target->next_try);
 		}
-		sleep_until(next);
+		if (!looked)
+			sleep_until(next);
 	}
 }
 
@@ -562,12 +569,18 @@ mc_worker_main(Datum arg)
 		MemoryContextReset(context);
 		ResetLatch(MyLatch);
 		handle_interrupts();
-		if (mc_wake_take_jobs_changed())
+		if (mc_wake_take())
 			mc_job_forget();
 		if (work_once(&next))
 			continue;
 		pgstat_report_stat(true);
-		sleep_until(next);
+
+		/*
+		 * A wait for a lock or for a page that another process reads may have
+		 * reset the latch.
+		 */
+		if (!mc_wake_pending() && !ConfigReloadPending)
+			sleep_until(next);
 	}
 }
 

@@ -264,6 +264,22 @@ is( $node->safe_psql('postgres',
 		q(SELECT count(*) FROM meritum_verify('11111111-1111-1111-1111-111111111111'))),
 	'0', 'and the figures are right');
 
+# What becomes known while the worker looks and waits for a lock is not lost,
+# though the wait uses up the wake-up
+
+my $locker = $node->background_psql('postgres');
+$locker->query_safe('BEGIN; LOCK TABLE meritum_cache.job_run IN ACCESS EXCLUSIVE MODE');
+$node->safe_psql('postgres', 'UPDATE meritum_cache.job SET enabled = enabled');
+wait_for(
+	q(SELECT EXISTS (SELECT FROM pg_locks JOIN pg_stat_activity USING (pid)
+		WHERE backend_type = 'meritum_cache worker' AND NOT granted)),
+	'the worker waits for a lock');
+$node->safe_psql('postgres', q(SELECT meritum_schedule('late', '0 0 1 1 *', 'SELECT 1')));
+$locker->query_safe('COMMIT');
+$locker->quit;
+wait_for(q(SELECT count(*) = 1 FROM meritum_cache.job_state WHERE name = 'late'),
+	'a job that came meanwhile is taken up');
+
 # The nightly batch as a job
 
 $run = $node->safe_psql('postgres', q(SELECT meritum_run_job('nightly_refresh')));
