@@ -216,8 +216,20 @@ SET ROLE regress_meritum_reader;
 SELECT helper.sqlstate('SELECT meritum_create_metric(''x'', ''SELECT NULL::jsonb, to_jsonb(1)'')');
 SET ROLE regress_meritum_admin;
 SELECT meritum_create_metric('our:who', 'SELECT NULL::jsonb, jsonb_build_object(''user'', current_user, ''path'', current_setting(''search_path''), ''zone'', current_setting(''TimeZone'') = $$Asia/Tokyo$$, ''date'', to_char(date ''2024-05-06'', ''YYYY''), ''text'', (date ''2024-05-06'')::text) WHERE $1 IS NOT NULL AND $2 = ''2024-05-01''');
+-- it can become nobody else
+CREATE FUNCTION escape(how text) RETURNS jsonb LANGUAGE plpgsql AS $$BEGIN EXECUTE how; RETURN to_jsonb(current_user); END$$;
+SELECT meritum_create_metric('our:escape' || n, format('SELECT NULL::jsonb, escape(%L) WHERE $1 IS NOT NULL', how))
+  FROM (VALUES (1, 'RESET ROLE'), (2, 'RESET SESSION AUTHORIZATION'), (3, 'CREATE TEMP TABLE loot (a integer)'), (4, 'SET search_path = pg_temp')) AS v (n, how);
 SELECT meritum_create_metric('our:secret', 'SELECT NULL::jsonb, to_jsonb(count(*)) FROM spend WHERE provider_id = $1');
 RESET ROLE;
+\set VERBOSITY terse
+SELECT meritum_refresh_provider_metrics(:p, '{our:escape1,our:escape2,our:escape3}', '2024-05-15');
+SELECT meritum_refresh_provider_metrics(:p, '{our:escape4}', '2024-05-15');
+SHOW search_path;
+\set VERBOSITY default
+SELECT DISTINCT value FROM meritum_cache.analytics_cache WHERE metric_key LIKE 'our:%';
+SELECT metric_key, sqlstate, message FROM meritum_cache.pending_refresh ORDER BY 1;
+SELECT meritum_drop_metric('our:escape' || n) FROM generate_series(1, 4) n;
 SET timezone = 'Asia/Tokyo';
 SET datestyle = 'German';
 SELECT meritum_refresh_provider_metrics(:p, '{our:who,our:secret}', '2024-05-15');
