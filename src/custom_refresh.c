@@ -272,7 +272,7 @@ failed(McTask *task, const McCustomTask *wanted, ErrorData *error)
 		(task->at_commit && mc_on_error == MC_ON_ERROR_ERROR))
 		mc_custom_raise(wanted->key, error);
 	mc_note_metric_failed(&task->provider, wanted, task->cause, error);
-	if (task->cause != MC_CAUSE_WORKER && task->cause != MC_CAUSE_READ)
+	if (task->cause != MC_CAUSE_READ)	/* who asked for others */
 		ereport(WARNING,
 				(errcode(error->sqlerrcode),
 				 errmsg("could not compute metric \"%s\" of provider %s (SQLSTATE %s)",

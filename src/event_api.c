@@ -7,8 +7,7 @@
  */
 #include "postgres.h"
 
-#include "access/table.h"
-#include "access/xact.h"
+#include "access/htup_details.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
