@@ -258,6 +258,38 @@ looked();
 is(runs(), '', 'and not in the second');
 is(next_runs(), 'daily 08 01:30', 'the next day is as usual');
 
+# A zone of its own, jobs that are disabled, and owners that are gone
+
+jobs();
+sql(q(
+	CREATE ROLE leaving LOGIN;
+	SELECT meritum_schedule('nepal', '45 5 * * *', 'SELECT 1', timezone => 'Asia/Kathmandu');
+	SELECT meritum_schedule('disabled', '0 17 * * *', 'SELECT 1', enabled => false);
+	SELECT meritum_schedule('orphan', '0 17 * * *', 'SELECT 1');
+	SELECT meritum_schedule('lost', '0 17 * * *', 'SELECT 1');
+	UPDATE meritum_cache.job SET owner = 'leaving' WHERE name = 'orphan';
+	DROP ROLE leaving;
+	UPDATE meritum_cache.job SET timezone = 'Mars/Olympus' WHERE name = 'lost'));
+looked();
+runs();
+is( sql(q(SELECT name, next_run_at AT TIME ZONE 'UTC' FROM meritum_cache.job_status WHERE name <> 'probe' ORDER BY 1)),
+	"disabled|\nlost|\nnepal|2027-11-08 00:00:00\norphan|2027-11-08 00:00:00",
+	'when they are due');
+like(slurp_file($node->logfile),
+	qr/WARNING:  job "lost" is not scheduled: time zone "Mars\/Olympus" not recognized/,
+	'a zone that the server does not know is told of');
+set_clock('2027-11-07 17:00:01-07');
+looked();
+is(runs(), 'nepal 07 17:00, orphan 07 17:00 failed', 'one runs');
+is(sql(q(SELECT last_message FROM meritum_cache.job_status WHERE name = 'orphan')),
+	'the owner of the job does not exist', 'one tells why it cannot');
+sql(q(UPDATE meritum_cache.job SET enabled = true WHERE name = 'disabled'));
+looked();
+is(runs(), '', 'what passed while a job was disabled is not made up');
+is(sql(q(SELECT next_run_at AT TIME ZONE 'UTC' FROM meritum_cache.job_status WHERE name = 'disabled')),
+	'2027-11-09 00:00:00', 'it is due the next time');
+set_clock('2027-11-07 01:40:00-07');
+
 # Several jobs at once: side by side, and a slow one delays no other
 
 jobs();
