@@ -8,7 +8,8 @@
  * A helper that ends early, for whatever reason, loses only what it had not
  * committed and reported; the leader sees that its queue is detached.  When
  * the leader detaches from the memory, at the latest by its exit, the helpers
- * are terminated.
+ * are terminated; only then may one still be at work when another batch
+ * begins, which the locks of the providers make harmless.
  *
  * Helpers run as the leader's role and with those of its settings that
  * matter to a refresh.

@@ -2,8 +2,8 @@
  * worker.c
  *		The background processes: the launcher, and a worker for each database.
  *
- * Only here transactions are started and ended, for the processes of jobs in
- * job_process.c as well.  Each unit of work is one
+ * Only here transactions are started and ended, for the processes of jobs
+ * (job_process.c) and of the batch (team.c) as well.  Each unit of work is one
  * transaction; its error ends the unit and never the process.  Processes
  * sleep on their latch until something is due or someone wakes them; they do
  * not poll.
