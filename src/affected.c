@@ -109,16 +109,8 @@ touch_values(McAffected *affected, McMonthPlan *plan, const McFact *fact,
 static McMetrics
 counted_in(const McFact *fact)
 {
-	McMetrics	metrics = 0;
-	int			m;
-
-	if (fact == NULL)
-		return 0;
-	for (m = 0; m < MC_N_METRICS; m++)
-		if (mc_metric[m].grain == MC_MONTHLY &&
-			mc_metric_counts(&mc_metric[m], fact->traits))
-			metrics |= MC_METRIC_BIT(m);
-	return metrics;
+	return fact == NULL ? 0 :
+		mc_metrics_counting(fact->traits) & ~mc_metrics_snapshot();
 }
 
 static McMetrics

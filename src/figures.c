@@ -190,6 +190,30 @@ allowed_metrics(McMonthPlan *plan, McCells *cells, DateADT window_first,
 	return metrics;
 }
 
+/*
+ * Unless all breakdown rows of some metric are wanted, those of the touched
+ * values are enough.
+ */
+static void
+restrict_values(McPeriod *period, const McMonthPlan *plan)
+{
+	int			i;
+
+	if (((plan->force | plan->existing) & mc_metrics_breakdown()) != 0 ||
+		plan->locations)
+		return;
+	period->only_values = true;
+	period->value = palloc(sizeof(McWantedValue) * Max(plan->ntouched, 1));
+	for (i = 0; i < plan->ntouched; i++)
+	{
+		McWantedValue *value = &period->value[period->nvalues++];
+
+		value->dim = plan->touched[i].dim;
+		value->id = plan->touched[i].id;
+		value->metrics = plan->touched[i].metrics;
+	}
+}
+
 static McFold *
 make_fold(McFactSet *facts, McFactSet *coach, McPlaces *places,
 		  McPeriod *periods, int nperiods, DateADT as_of, int dimensions)
@@ -271,6 +295,7 @@ mc_figures_write(const pg_uuid_t *provider, McAffected *affected,
 		periods[nperiods].last = mc_month_end(month->month);
 		periods[nperiods].wanted = allowed_metrics(month, cells, window_first,
 													 window_last);
+		restrict_values(&periods[nperiods], month);
 		plan[nperiods] = month;
 		if (periods[nperiods].wanted != 0)
 			nperiods++;

@@ -134,14 +134,13 @@ make_table(const McFold *fold, const McMetric *metric)
 }
 
 static McScope *
-make_scope(const McFold *fold, McPeriod *period, int dim, int32 id)
+make_scope(const McFold *fold, McPeriod *period, int dim, int32 id,
+		   McMetrics wanted)
 {
 	McScope    *scope = palloc0(sizeof(McScope));
-	McMetrics	wanted = period->wanted;
 	int			m;
 
-	if (dim >= 0)
-		wanted &= mc_metrics_breakdown();
+	scope->wanted = wanted;
 	scope->dim = dim;
 	scope->id = id;
 	for (m = 0; m < MC_N_METRICS; m++)
@@ -241,27 +240,56 @@ add_grouped(const McFold *fold, const McMetric *metric, McTable *table,
 	add_measures(metric, find_item(table, key, 0)->sum, fact);
 }
 
+/* Which metrics count the fact. */
+static McMetrics
+counting(McFold *fold, const McFact *fact)
+{
+	McCounting *entry = &fold->counting[murmurhash32(fact->traits) % MC_N_COUNTINGS];
+
+	if (!entry->valid || entry->traits != fact->traits)
+	{
+		entry->valid = true;
+		entry->traits = fact->traits;
+		entry->metrics = mc_metrics_counting(fact->traits);
+	}
+	return entry->metrics;
+}
+
+/* Add a fact to those of the scope's metrics, all of which count it. */
 static void
 add_to_scope(const McFold *fold, McScope *scope, McMetrics metrics,
 			 const McFact *fact, int index)
 {
+	metrics &= scope->wanted;
 	while (metrics != 0)
 	{
 		int			m = pg_rightmost_one_pos64(metrics);
 		const McMetric *metric = &mc_metric[m];
 
 		metrics &= metrics - 1;
-		if (scope->table[m] == NULL || !mc_metric_counts(metric, fact->traits))
-			continue;
 		add_measures(metric, scope->table[m]->sum, fact);
 		add_grouped(fold, metric, scope->table[m], fact, index);
 	}
 }
 
-/* Add a claim to the scope of its value, if the dimension is kept. */
+/* What is wanted of the value of a dimension. */
+static McMetrics
+wanted_of_value(const McPeriod *period, McDimension dim, int32 id)
+{
+	int			i;
+
+	if (!period->only_values)
+		return period->wanted & mc_metrics_breakdown();
+	for (i = 0; i < period->nvalues; i++)
+		if (period->value[i].dim == dim && period->value[i].id == id)
+			return period->wanted & period->value[i].metrics;
+	return 0;
+}
+
+/* Add a claim to the scope of its value. */
 static void
 add_to_value(const McFold *fold, McPeriod *period, McDimension dim, int32 id,
-			 const McFact *fact)
+			 const McFact *fact, McMetrics metrics)
 {
 	McScope    *scope;
 
@@ -269,26 +297,34 @@ add_to_value(const McFold *fold, McPeriod *period, McDimension dim, int32 id,
 		return;
 	scope = mc_fold_scope(period, dim, id);
 	if (scope == NULL)
-		scope = make_scope(fold, period, dim, id);
-	scope->live++;
-	add_to_scope(fold, scope, period->wanted & mc_metrics_breakdown(), fact, 0);
+	{
+		McMetrics	wanted = wanted_of_value(period, dim, id);
+
+		if (wanted == 0)
+			return;
+		scope = make_scope(fold, period, dim, id, wanted);
+	}
+	add_to_scope(fold, scope, metrics, fact, 0);
 }
 
 static void
-add_to_dimensions(const McFold *fold, McPeriod *period, const McFact *fact)
+add_to_dimensions(const McFold *fold, McPeriod *period, const McFact *fact,
+				  McMetrics metrics)
 {
 	int			i;
 
 	if (fold->dimensions & (1 << MC_DIM_CLAIM_TYPE))
-		add_to_value(fold, period, MC_DIM_CLAIM_TYPE, fact->id[MC_ID_TYPE], fact);
+		add_to_value(fold, period, MC_DIM_CLAIM_TYPE, fact->id[MC_ID_TYPE],
+					 fact, metrics);
 	if (fold->dimensions & (1 << MC_DIM_BA_NUMBER))
-		add_to_value(fold, period, MC_DIM_BA_NUMBER, fact->id[MC_ID_BA], fact);
+		add_to_value(fold, period, MC_DIM_BA_NUMBER, fact->id[MC_ID_BA],
+					 fact, metrics);
 	if ((fold->dimensions & (1 << MC_DIM_LOCATION_ID)) &&
 		(fact->traits & MC_T_PLACED))
 		for (i = 0; i < fold->places->n; i++)
 			if (fold->places->place[i].centre == fact->id[MC_ID_CENTRE])
 				add_to_value(fold, period, MC_DIM_LOCATION_ID,
-							 fold->places->place[i].id, fact);
+							 fold->places->place[i].id, fact, metrics);
 }
 
 /*
@@ -334,6 +370,7 @@ fold_facts(McFold *fold, McFactSet *set, McMetrics monthly, McMetrics snapshot,
 	{
 		McFact	   *fact = &set->fact[i];
 		McPeriod   *period;
+		McMetrics	metrics;
 
 		if (fact->dead)
 			continue;
@@ -343,15 +380,17 @@ fold_facts(McFold *fold, McFactSet *set, McMetrics monthly, McMetrics snapshot,
 			if (snapshot != 0)
 				mc_fact_date(fact, fold->as_of);
 		}
+		metrics = counting(fold, fact);
 		if (snapshot != 0)
-			add_to_scope(fold, snapshot_period->scope[0], snapshot, fact, i);
+			add_to_scope(fold, snapshot_period->scope[0], metrics & snapshot,
+						 fact, i);
 		period = find_period(fold, fact->date, &last);
 		if (period == NULL)
 			continue;
-		add_to_scope(fold, period->scope[0], period->wanted & monthly, fact, i);
+		add_to_scope(fold, period->scope[0], metrics & monthly, fact, i);
 		if ((fact->traits & MC_T_CLAIM) && fold->dimensions != 0 &&
 			(period->wanted & mc_metrics_breakdown()))
-			add_to_dimensions(fold, period, fact);
+			add_to_dimensions(fold, period, fact, metrics);
 	}
 }
 
@@ -366,7 +405,7 @@ mc_fold_run(McFold *fold)
 	{
 		McPeriod   *period = &fold->period[i];
 
-		make_scope(fold, period, -1, MC_NULL);
+		make_scope(fold, period, -1, MC_NULL, period->wanted);
 		if (period->wanted & mc_metrics_snapshot())
 		{
 			Assert(snapshot_period == NULL);

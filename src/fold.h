@@ -33,18 +33,39 @@ typedef struct McScope
 {
 	int			dim;			/* McDimension, -1 for the total */
 	int32		id;				/* string, for a location that of its uuid */
-	int64		live;			/* claims in it */
+	McMetrics	wanted;
 	McTable	   *table[MC_N_METRICS];	/* NULL: not wanted */
 } McScope;
+
+/* The value of a dimension, and the metrics that are wanted of it. */
+typedef struct McWantedValue
+{
+	int			dim;
+	int32		id;
+	McMetrics	metrics;
+} McWantedValue;
 
 typedef struct McPeriod
 {
 	DateADT		first;
 	DateADT		last;
 	McMetrics	wanted;
+	bool		only_values;	/* break down these only, else all */
+	McWantedValue *value;
+	int			nvalues;
 	McScope   **scope;			/* the total is scope[0] */
 	int			nscopes;
 } McPeriod;
+
+/* Traits that many facts share, and the metrics that count such a fact. */
+typedef struct McCounting
+{
+	uint32		traits;
+	bool		valid;
+	McMetrics	metrics;
+} McCounting;
+
+#define MC_N_COUNTINGS 64
 
 typedef struct McFold
 {
@@ -56,6 +77,7 @@ typedef struct McFold
 	int			dimensions;		/* mask of breakdowns to make */
 	McPeriod   *period;			/* ascending, apart from each other */
 	int			nperiods;
+	McCounting	counting[MC_N_COUNTINGS];	/* by a hash of the traits */
 } McFold;
 
 #define MC_N_BRACKETS 4

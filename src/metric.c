@@ -377,6 +377,18 @@ mc_metrics_coach(void)
 						   MC_T_COACH_SUPPRESSED, MC_GROUP_NONE);
 }
 
+McMetrics
+mc_metrics_counting(uint32 traits)
+{
+	McMetrics	set = 0;
+	int			m;
+
+	for (m = 0; m < MC_N_METRICS; m++)
+		if (mc_metric_counts(&mc_metric[m], traits))
+			set |= MC_METRIC_BIT(m);
+	return set;
+}
+
 int
 mc_metric_find(const char *key, int len)
 {

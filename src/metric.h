@@ -186,6 +186,9 @@ extern McMetrics mc_metrics_with(uint32 traits, McGroup group);
 extern McMetrics mc_metrics_location(void);
 extern McMetrics mc_metrics_coach(void);
 
+/* Metrics that count a fact with these traits. */
+extern McMetrics mc_metrics_counting(uint32 traits);
+
 /* Number of a metric by its key, -1 if unknown. */
 extern int	mc_metric_find(const char *key, int len);
 

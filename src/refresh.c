@@ -43,6 +43,7 @@ typedef struct Refresh
 	DateADT		window_first;	/* months */
 	DateADT		window_last;
 	bool		whole;			/* re-derive all facts */
+	bool		whole_months;	/* months are noted as a whole */
 	McFactSet  *facts;
 	pg_uuid_t  *claim;			/* noted one by one, sorted */
 	int			nclaims;
@@ -80,11 +81,14 @@ month_is_whole(const McTask *task, DateADT month)
 static bool
 is_noted(const Refresh *refresh, const McFact *fact)
 {
-	return fact != NULL &&
-		(month_is_whole(refresh->task, mc_month_of(fact->date)) ||
-		 (refresh->nclaims > 0 &&
-		  bsearch(&fact->claim, refresh->claim, refresh->nclaims,
-				  sizeof(pg_uuid_t), compare_uuids) != NULL));
+	if (fact == NULL)
+		return false;
+	if (refresh->nclaims > 0 &&
+		bsearch(&fact->claim, refresh->claim, refresh->nclaims,
+				sizeof(pg_uuid_t), compare_uuids) != NULL)
+		return true;
+	return refresh->whole_months &&
+		month_is_whole(refresh->task, mc_month_of(fact->date));
 }
 
 /* Would the derivation find the claim of this stored fact? */
@@ -119,7 +123,10 @@ collect_claims(Refresh *refresh)
 	for (i = 0; i < task->nmonths; i++)
 	{
 		if (task->month[i].whole)
+		{
+			refresh->whole_months = true;
 			continue;
+		}
 		memcpy(&refresh->claim[refresh->nclaims], task->month[i].claim,
 			   sizeof(pg_uuid_t) * task->month[i].nclaims);
 		refresh->nclaims += task->month[i].nclaims;
@@ -238,15 +245,8 @@ sync_facts(Refresh *refresh)
 		mc_fact_load(refresh->facts, &task->provider, DATEVAL_NOBEGIN, DATEVAL_NOEND);
 	else
 		load_facts(refresh);
-	if (!refresh->whole && refresh->nclaims == 0 && derived->n == 0)
-	{
-		/* a month noted whole may have become empty */
-		for (i = 0; i < task->nmonths; i++)
-			if (task->month[i].whole)
-				break;
-		if (i == task->nmonths)
-			return 0;
-	}
+	if (!refresh->whole && !refresh->whole_months && refresh->nclaims == 0)
+		return 0;
 	return mc_fact_sync(refresh->facts, derived, &task->provider, true,
 						in_scope, changed, refresh);
 }
@@ -509,6 +509,19 @@ mc_refresh_require(void)
 }
 
 /*
+ * Does the providers table have the provider?  It had it when its facts were
+ * stored, and a change of that table is noted.
+ */
+static bool
+is_known(const McTask *task, const McProviderState *state)
+{
+	if (state->facts_complete && !task->existence && !task->recheck &&
+		!task->whole)
+		return true;
+	return mc_query_provider_known(&task->provider);
+}
+
+/*
  * What is computed from claims.
  */
 static void
@@ -567,7 +580,8 @@ run(McTask *task, McOutcome *outcome, MemoryContext caller)
 	TimestampTz now;
 
 	mc_refresh_require();
-	outcome->known = mc_query_provider_known(&task->provider);
+	mc_provider_state_load(&task->provider, &refresh->state);
+	outcome->known = is_known(task, &refresh->state);
 	if (!outcome->known)
 	{
 		remove_provider(&task->provider, outcome);
@@ -579,7 +593,6 @@ run(McTask *task, McOutcome *outcome, MemoryContext caller)
 	refresh->window_last = mc_month_of(refresh->as_of);
 	refresh->window_first = mc_month_add(refresh->window_last, 1 - MC_WINDOW_MONTHS);
 	refresh->invalidations = mc_task_invalidations(task);
-	mc_provider_state_load(&task->provider, &refresh->state);
 
 	now = GetCurrentTimestamp();
 	if (mc_source_get(MC_CLAIMS) != NULL && mc_task_reads_claims(task))

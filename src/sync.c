@@ -471,11 +471,13 @@ fill_row(TupleTableSlot *slot, void *arg)
 uint64
 mc_fact_fill(void)
 {
-	McPlan		plan = {mc_query_fact_text(MC_SCOPE_ALL), "", SPI_OK_SELECT, true};
+	McPlan		plan = {NULL, "", SPI_OK_SELECT, true};
 	Fill		fill = {begin_writes(NULL, NULL)};
 	int			bulk = mc_owner_begin_bulk();
 	Oid			previous = mc_owner_switch(mc_source_get(MC_CLAIMS)->owner);
 
+	/* in the order of the key, so that a month is read from few pages */
+	plan.sql = psprintf("%s ORDER BY 1, 2, 3", mc_query_fact_text(MC_SCOPE_ALL));
 	fill.context = AllocSetContextCreate(CurrentMemoryContext,
 										 "meritum_cache fill",
 										 ALLOCSET_DEFAULT_SIZES);

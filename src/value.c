@@ -8,10 +8,9 @@
  */
 #include "postgres.h"
 
-#include "lib/stringinfo.h"
 #include "utils/builtins.h"
 #include "utils/datetime.h"
-#include "utils/json.h"
+#include "utils/numeric.h"
 
 #include "value.h"
 #include "zone.h"
@@ -38,13 +37,100 @@ typedef struct Source
 	const McItem *item;			/* NULL: the object around the list */
 } Source;
 
-/* Append hundredths with two decimals. */
-static void
-append_hundredths(StringInfo out, uint64 hundredths, bool negative)
+/*
+ * JSON is built as the server does when it parses a text, without the text.
+ * What is pushed must stay until the value is finished.
+ */
+typedef struct Builder
 {
-	appendStringInfo(out, "\"%s" UINT64_FORMAT ".%02d\"",
-					 negative && hundredths != 0 ? "-" : "",
-					 hundredths / 100, (int) (hundredths % 100));
+	JsonbParseState *state;
+	JsonbValue *result;
+} Builder;
+
+static void
+open_container(Builder *out, JsonbIteratorToken token)
+{
+	(void) pushJsonbValue(&out->state, token, NULL);
+}
+
+/* The value of the outermost container is there when it is closed. */
+static void
+close_container(Builder *out, JsonbIteratorToken token)
+{
+	out->result = pushJsonbValue(&out->state, token, NULL);
+}
+
+/* A scalar is an element if a list is open, else the value of a key. */
+static void
+push_scalar(Builder *out, JsonbValue *value)
+{
+	(void) pushJsonbValue(&out->state,
+						  out->state->contVal.type == jbvArray ?
+						  WJB_ELEM : WJB_VALUE, value);
+}
+
+static void
+push_key(Builder *out, const char *key)
+{
+	JsonbValue	value;
+
+	value.type = jbvString;
+	value.val.string.val = unconstify(char *, key);
+	value.val.string.len = strlen(key);
+	(void) pushJsonbValue(&out->state, WJB_KEY, &value);
+}
+
+static void
+push_text(Builder *out, const char *text, int len)
+{
+	JsonbValue	value;
+
+	value.type = jbvString;
+	value.val.string.val = unconstify(char *, text);
+	value.val.string.len = len;
+	push_scalar(out, &value);
+}
+
+static void
+push_null(Builder *out)
+{
+	JsonbValue	value;
+
+	value.type = jbvNull;
+	push_scalar(out, &value);
+}
+
+static void
+push_numeric(Builder *out, Numeric number)
+{
+	JsonbValue	value;
+
+	value.type = jbvNumeric;
+	value.val.numeric = number;
+	push_scalar(out, &value);
+}
+
+static void
+push_integer(Builder *out, int64 number)
+{
+	push_numeric(out, int64_to_numeric(number));
+}
+
+/* A number of hundredths with two decimals. */
+static void
+push_hundredths(Builder *out, uint64 hundredths, bool negative)
+{
+	char	   *text = palloc(32);
+	char	   *p = text;
+	int			fraction = hundredths % 100;
+
+	if (negative && hundredths != 0)
+		*p++ = '-';
+	p += pg_ulltoa_n(hundredths / 100, p);
+	*p++ = '.';
+	*p++ = '0' + fraction / 10;
+	*p++ = '0' + fraction % 10;
+	push_text(out, text, p - text);
 }
 
 static uint64
@@ -54,17 +140,17 @@ magnitude(int64 value)
 }
 
 static void
-append_money(StringInfo out, int64 amount)
+push_money(Builder *out, int64 amount)
 {
-	append_hundredths(out, (magnitude(amount) + 50) / 100, amount < 0);
+	push_hundredths(out, (magnitude(amount) + 50) / 100, amount < 0);
 }
 
 static void
-append_rate(StringInfo out, int64 part, int64 whole)
+push_rate(Builder *out, int64 part, int64 whole)
 {
-	append_hundredths(out, whole == 0 ? 0 :
-					  ((uint64) part * 20000 + whole) / ((uint64) whole * 2),
-					  false);
+	push_hundredths(out, whole == 0 ? 0 :
+					((uint64) part * 20000 + whole) / ((uint64) whole * 2),
+					false);
 }
 
 /*
@@ -72,7 +158,7 @@ append_rate(StringInfo out, int64 part, int64 whole)
  * two last digits decide the rounding, with no intermediate too large.
  */
 static void
-append_average(StringInfo out, int64 sum, int64 count)
+push_average(Builder *out, int64 sum, int64 count)
 {
 	uint64		whole,
 				rest,
@@ -80,7 +166,7 @@ append_average(StringInfo out, int64 sum, int64 count)
 
 	if (count == 0)
 	{
-		append_hundredths(out, 0, false);
+		push_hundredths(out, 0, false);
 		return;
 	}
 	whole = magnitude(sum) / count;
@@ -88,47 +174,49 @@ append_average(StringInfo out, int64 sum, int64 count)
 	hundredths = whole / 100;
 	if (((whole % 100) * count + rest) * 2 >= 100 * (uint64) count)
 		hundredths++;
-	append_hundredths(out, hundredths, sum < 0);
+	push_hundredths(out, hundredths, sum < 0);
 }
 
 /* sum / count as a number with one decimal. */
 static void
-append_mean(StringInfo out, int64 sum, int64 count)
+push_mean(Builder *out, int64 sum, int64 count)
 {
-	uint64		tenths;
+	int64		tenths;
 
 	if (count == 0)
 	{
-		appendStringInfoString(out, "null");
+		push_null(out);
 		return;
 	}
 	tenths = (magnitude(sum) * 20 + count) / ((uint64) count * 2);
-	appendStringInfo(out, "%s" UINT64_FORMAT ".%d",
-					 sum < 0 && tenths != 0 ? "-" : "",
-					 tenths / 10, (int) (tenths % 10));
+	push_numeric(out, int64_div_fast_to_numeric(sum < 0 ? -tenths : tenths, 1));
 }
 
 static void
-append_string(StringInfo out, const McStrings *strings, int32 id)
+push_string(Builder *out, const McStrings *strings, int32 id)
 {
 	if (id == MC_NULL)
-		appendStringInfoString(out, "null");
+		push_null(out);
 	else
-		escape_json(out, mc_string(strings, id));
+		push_text(out, mc_string(strings, id), mc_string_length(strings, id));
 }
 
 static void
-append_date(StringInfo out, DateADT date, bool month)
+push_cstring(Builder *out, const char *text)
+{
+	push_text(out, text, strlen(text));
+}
+
+static void
+push_date(Builder *out, DateADT date, bool month)
 {
 	int			y,
 				m,
 				d;
 
 	j2date(date + POSTGRES_EPOCH_JDATE, &y, &m, &d);
-	if (month)
-		appendStringInfo(out, "\"%04d-%02d\"", y, m);
-	else
-		appendStringInfo(out, "\"%04d-%02d-%02d\"", y, m, d);
+	push_cstring(out, month ? psprintf("%04d-%02d", y, m) :
+				 psprintf("%04d-%02d-%02d", y, m, d));
 }
 
 static const char *
@@ -147,7 +235,7 @@ item_strings(const McFold *fold)
 }
 
 static void
-append_key(StringInfo out, const Source *source)
+push_item_key(Builder *out, const Source *source)
 {
 	const McFold *fold = source->fold;
 	int32		key = source->item->key;
@@ -155,27 +243,27 @@ append_key(StringInfo out, const Source *source)
 	switch (source->metric->group)
 	{
 		case MC_GROUP_LOCATION:
-			append_string(out, item_strings(fold), fold->places->place[key].id);
+			push_string(out, item_strings(fold), fold->places->place[key].id);
 			break;
 		case MC_GROUP_MONTH:
-			append_date(out, key, true);
+			push_date(out, key, true);
 			break;
 		case MC_GROUP_DATE:
-			append_date(out, key, false);
+			push_date(out, key, false);
 			break;
 		case MC_GROUP_CLAIM:
-			escape_json(out, DatumGetCString(DirectFunctionCall1(uuid_out,
-																 UUIDPGetDatum(&fold->claims->fact[key].claim))));
+			push_cstring(out, DatumGetCString(DirectFunctionCall1(uuid_out,
+																  UUIDPGetDatum(&fold->claims->fact[key].claim))));
 			break;
 		default:
-			append_string(out, item_strings(fold), key);
+			push_string(out, item_strings(fold), key);
 	}
 }
 
-static void append_list(StringInfo out, const Source *source);
+static void push_list(Builder *out, const Source *source);
 
 static void
-append_member(StringInfo out, const McMember *member, const Source *source)
+push_member(Builder *out, const McMember *member, const Source *source)
 {
 	const McFold *fold = source->fold;
 	const int64 *sum = source->sum;
@@ -184,56 +272,55 @@ append_member(StringInfo out, const McMember *member, const Source *source)
 	switch (member->format)
 	{
 		case MC_F_COUNT:
-			appendStringInfo(out, INT64_FORMAT, sum[member->a]);
+			push_integer(out, sum[member->a]);
 			break;
 		case MC_F_MONEY:
-			append_money(out, sum[member->a]);
+			push_money(out, sum[member->a]);
 			break;
 		case MC_F_RATE:
-			append_rate(out, sum[member->a], sum[member->b]);
+			push_rate(out, sum[member->a], sum[member->b]);
 			break;
 		case MC_F_AVERAGE:
-			append_average(out, sum[member->a], sum[member->b]);
+			push_average(out, sum[member->a], sum[member->b]);
 			break;
 		case MC_F_MEAN:
-			append_mean(out, sum[member->a], sum[member->b]);
+			push_mean(out, sum[member->a], sum[member->b]);
 			break;
 		case MC_F_LIST:
-			append_list(out, source);
+			push_list(out, source);
 			break;
 		case MC_F_KEY:
-			append_key(out, source);
+			push_item_key(out, source);
 			break;
 		case MC_F_KEY2:
-			append_string(out, item_strings(fold), item->key2);
+			push_string(out, item_strings(fold), item->key2);
 			break;
 		case MC_F_RULE_NAME:
-			escape_json(out, rule_name(fold, item->key));
+			push_cstring(out, rule_name(fold, item->key));
 			break;
 		case MC_F_LOCATION_NAME:
-			append_string(out, item_strings(fold), fold->places->place[item->key].name);
+			push_string(out, item_strings(fold), fold->places->place[item->key].name);
 			break;
 		case MC_F_LOCATION_RRNP:
-			append_money(out, fold->places->place[item->key].rate);
+			push_money(out, fold->places->place[item->key].rate);
 			break;
 		case MC_F_LABEL:
-			escape_json(out, brackets[item->key].label);
+			push_cstring(out, brackets[item->key].label);
 			break;
 		case MC_F_MIN_DAYS:
-			appendStringInfo(out, "%d", brackets[item->key].min_days);
+			push_integer(out, brackets[item->key].min_days);
 			break;
 		case MC_F_MAX_DAYS:
 			if (brackets[item->key].max_days < 0)
-				appendStringInfoString(out, "null");
+				push_null(out);
 			else
-				appendStringInfo(out, "%d", brackets[item->key].max_days);
+				push_integer(out, brackets[item->key].max_days);
 			break;
 		case MC_F_DEADLINE:
-			append_date(out, fold->claims->fact[item->key].deadline, false);
+			push_date(out, fold->claims->fact[item->key].deadline, false);
 			break;
 		case MC_F_DAYS_LEFT:
-			appendStringInfo(out, "%d",
-							 fold->claims->fact[item->key].deadline - fold->as_of);
+			push_integer(out, fold->claims->fact[item->key].deadline - fold->as_of);
 			break;
 		case MC_F_END:
 			break;
@@ -241,19 +328,17 @@ append_member(StringInfo out, const McMember *member, const Source *source)
 }
 
 static void
-append_object(StringInfo out, const McMember *members, const Source *source)
+push_object(Builder *out, const McMember *members, const Source *source)
 {
 	int			i;
 
-	appendStringInfoChar(out, '{');
+	open_container(out, WJB_BEGIN_OBJECT);
 	for (i = 0; i < MC_MAX_MEMBERS && members[i].format != MC_F_END; i++)
 	{
-		if (i > 0)
-			appendStringInfoChar(out, ',');
-		appendStringInfo(out, "\"%s\":", members[i].name);
-		append_member(out, &members[i], source);
+		push_key(out, members[i].name);
+		push_member(out, &members[i], source);
 	}
-	appendStringInfoChar(out, '}');
+	close_container(out, WJB_END_OBJECT);
 }
 
 static int
@@ -340,7 +425,7 @@ compare_items(const void *x, const void *y, void *arg)
  * The table's items move, so its hash is of no use afterwards.
  */
 static void
-append_list(StringInfo out, const Source *source)
+push_list(Builder *out, const Source *source)
 {
 	const McMetric *metric = source->metric;
 	McTable    *table = source->table;
@@ -349,7 +434,7 @@ append_list(StringInfo out, const Source *source)
 
 	qsort_arg(table->item, table->nitems, sizeof(McItem), compare_items,
 			  unconstify(Source *, source));
-	appendStringInfoChar(out, '[');
+	open_container(out, WJB_BEGIN_ARRAY);
 	for (i = 0; i < table->nitems; i++)
 	{
 		Source		item = *source;
@@ -360,46 +445,35 @@ append_list(StringInfo out, const Source *source)
 			continue;
 		if (metric->limit > 0 && written == metric->limit)
 			break;
-		if (written++ > 0)
-			appendStringInfoChar(out, ',');
-		append_object(out, metric->item, &item);
+		written++;
+		push_object(out, metric->item, &item);
 	}
-	appendStringInfoChar(out, ']');
-}
-
-static Jsonb *
-parse(const char *json)
-{
-	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(json)));
+	close_container(out, WJB_END_ARRAY);
 }
 
 Jsonb *
 mc_value_make(const McFold *fold, int metric, McTable *table)
 {
 	Source		source = {fold, &mc_metric[metric], table, table->sum, NULL};
-	StringInfoData out;
-	Jsonb	   *value;
+	Builder		out = {NULL, NULL};
 
-	initStringInfo(&out);
 	if (mc_metric[metric].object[0].format != MC_F_END)
-		append_object(&out, mc_metric[metric].object, &source);
+		push_object(&out, mc_metric[metric].object, &source);
 	else
-		append_list(&out, &source);
-	value = parse(out.data);
-	pfree(out.data);
-	return value;
+		push_list(&out, &source);
+	return JsonbValueToJsonb(out.result);
 }
 
 Jsonb *
 mc_value_dimensions(const McStrings *strings, int dim, int32 id)
 {
-	StringInfoData out;
+	Builder		out = {NULL, NULL};
 
 	if (dim < 0)
 		return NULL;
-	initStringInfo(&out);
-	appendStringInfo(&out, "{\"%s\":", mc_dimension_name[dim]);
-	append_string(&out, strings, id);
-	appendStringInfoChar(&out, '}');
-	return parse(out.data);
+	open_container(&out, WJB_BEGIN_OBJECT);
+	push_key(&out, mc_dimension_name[dim]);
+	push_string(&out, strings, id);
+	close_container(&out, WJB_END_OBJECT);
+	return JsonbValueToJsonb(out.result);
 }
