@@ -21,6 +21,7 @@
 #include "utils/wait_event.h"
 
 #include "args.h"
+#include "drift.h"
 #include "guc.h"
 #include "owner.h"
 #include "procedure.h"
@@ -93,13 +94,27 @@ start_batch(Leader *leader)
 	batch->size = leader->size;
 	batch->delay = mc_batch_delay;
 	foreach(lc, providers)
-		batch->provider[foreach_current_index(lc)] = *(pg_uuid_t *) lfirst(lc);
+		batch->provider[foreach_current_index(lc)].id = *(pg_uuid_t *) lfirst(lc);
 	list_free_deep(providers);
 	leader->batch = batch;
 	leader->done = palloc0(Max(batch->nproviders, 1));
 
 	mc_owner_leave(&bracket);
 	MemoryContextSwitchTo(leader->context);
+}
+
+/*
+ * Find out whose facts must be compared with their claims.
+ */
+static void
+find_drift(McBatch *batch)
+{
+	McDrift    *drift = mc_drift_find();
+	uint32		i;
+
+	for (i = 0; i < batch->nproviders; i++)
+		batch->provider[i].recheck = mc_drift_has(drift, &batch->provider[i].id);
+	mc_drift_free(drift);
 }
 
 /*
@@ -251,6 +266,8 @@ run_batch(Leader *leader)
 	commit_progress(leader, false);
 	if (leader->direct)
 		wake_worker();
+	find_drift(leader->batch);
+	commit_progress(leader, false);
 
 	nprocesses = Min(mc_batch_workers, leader->batch->nproviders);
 	do_share(leader, mc_team_start(leader->batch, nprocesses - 1), false);

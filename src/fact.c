@@ -39,6 +39,11 @@ static McPlan load_facts = {
 	"uuid,date,date", SPI_OK_SELECT
 };
 
+static McPlan load_all = {
+	"SELECT f.* FROM meritum_cache.claim_fact f",
+	"", SPI_OK_SELECT
+};
+
 static McPlan remove_provider = {
 	"DELETE FROM meritum_cache.claim_fact f WHERE f.provider_id = $1",
 	"uuid", SPI_OK_DELETE
@@ -330,6 +335,59 @@ mc_fact_derive_provider(McFactSet *set, const pg_uuid_t *provider)
 	Datum		value = UUIDPGetDatum(provider);
 
 	derive(MC_SCOPE_PROVIDER, &value, set, provider);
+}
+
+/* Facts read one by one are thrown away after so many. */
+#define SCAN_CHUNK 1000
+
+typedef struct ScanArg
+{
+	bool		derived;
+	McFactSet  *set;
+	MemoryContext context;		/* of the set */
+	McFactFound found;
+	void	   *arg;
+} ScanArg;
+
+static void
+read_scanned(TupleTableSlot *slot, void *arg)
+{
+	ScanArg    *scan = arg;
+	MemoryContext old;
+
+	if (scan->set == NULL || scan->set->n == SCAN_CHUNK)
+	{
+		MemoryContextReset(scan->context);
+		old = MemoryContextSwitchTo(scan->context);
+		scan->set = mc_fact_set(mc_fact_strings());
+		MemoryContextSwitchTo(old);
+	}
+	scan->found(DatumGetUUIDP(slot->tts_values[A_PROVIDER]), scan->set->strings,
+				read_fact(scan->set, slot, scan->derived), scan->arg);
+}
+
+void
+mc_fact_scan(bool derived, McFactFound found, void *arg)
+{
+	ScanArg		scan = {derived, NULL, NULL, found, arg};
+	int			bulk = mc_owner_begin_bulk();
+
+	scan.context = AllocSetContextCreate(CurrentMemoryContext,
+										 "meritum_cache fact scan",
+										 ALLOCSET_DEFAULT_SIZES);
+	if (derived)
+	{
+		McPlan	   *plan = mc_query_facts(MC_SCOPE_ALL);
+		Oid			previous = mc_owner_switch(mc_source_get(MC_CLAIMS)->owner);
+
+		mc_plan_scan(plan, NULL, NULL, read_scanned, &scan);
+		mc_owner_restore(previous);
+		mc_plan_forget(plan);	/* made for the tables as they are now */
+	}
+	else
+		mc_plan_scan(&load_all, NULL, NULL, read_scanned, &scan);
+	MemoryContextDelete(scan.context);
+	mc_owner_end_bulk(bulk);
 }
 
 void

@@ -108,6 +108,20 @@ extern int	mc_fact_sync(McFactSet *stored, McFactSet *derived,
 						 const pg_uuid_t *provider, bool write,
 						 McInScope in_scope, McChanged changed, void *arg);
 
+/*
+ * Each fact of all providers, as stored or derived; the fact is valid during
+ * the call only.  Needs a bracket.
+ */
+typedef void (*McFactFound) (const pg_uuid_t *provider,
+							 const McStrings *strings, const McFact *fact,
+							 void *arg);
+extern void mc_fact_scan(bool derived, McFactFound found, void *arg);
+
+/*
+ * A hash of what mc_fact_sync compares: equal facts have equal ones.
+ */
+extern uint64 mc_fact_hash(const McStrings *strings, const McFact *fact);
+
 /* Set the traits that depend on where and when. */
 extern void mc_fact_place(McFact *fact, const McPlaces *places);
 extern void mc_fact_date(McFact *fact, DateADT as_of);

@@ -17,19 +17,18 @@ typedef enum McFactScope
 	MC_SCOPE_CLAIMS,			/* $1 uuid[] */
 	MC_SCOPE_RANGE,				/* $1 provider, $2 first, $3 last date */
 	MC_SCOPE_PROVIDER,			/* $1 provider */
-	MC_SCOPE_ALL,				/* everything; for the first fill */
+	MC_SCOPE_ALL,				/* everything */
 	MC_N_SCOPES
 } McFactScope;
 
 /*
  * The statement that derives facts, its columns as in meritum_cache.claim_fact;
- * but for MC_SCOPE_ALL the explanatory codes are the application's jsonb, since
- * the owner of the claims has no right to the extension's functions.
+ * but for the explanatory codes, which are the application's jsonb.
  * Run it as the owner of the claims (mc_source_get(MC_CLAIMS)->owner).
  */
 extern McPlan *mc_query_facts(McFactScope scope);
 
-/* The text of the same, for INSERT ... SELECT. */
+/* The text of the same, to which an order may be added. */
 extern char *mc_query_fact_text(McFactScope scope);
 
 /* $1 uuid[]: claim_id, provider_id, date_of_service by key of a source. */

@@ -509,14 +509,14 @@ mc_refresh_require(void)
 }
 
 /*
- * Does the providers table have the provider?  It had it when its facts were
+ * Does the providers table have the provider?  It had it when its figures were
  * stored, and a change of that table is noted.
  */
 static bool
 is_known(const McTask *task, const McProviderState *state)
 {
-	if (state->facts_complete && !task->existence && !task->recheck &&
-		!task->whole)
+	if (state->facts_complete && !DATE_IS_NOBEGIN(state->full_from) &&
+		!task->existence && !task->recheck && !task->whole)
 		return true;
 	return mc_query_provider_known(&task->provider);
 }
@@ -654,12 +654,14 @@ mc_refresh_task(McTask *task, McWait wait, bool notes, McOutcome *outcome)
 }
 
 int64
-mc_refresh_full(const pg_uuid_t *provider, DateADT as_of, int64 *unchanged)
+mc_refresh_full(const pg_uuid_t *provider, DateADT as_of, bool recheck,
+				int64 *unchanged)
 {
 	McTask	   *task = mc_task_create(provider, MC_CAUSE_NIGHTLY);
 	McOutcome	outcome;
 
-	mc_task_recheck(task, false);
+	if (recheck)
+		mc_task_recheck(task, false);
 	task->full_window = true;
 	task->as_of = as_of;
 	task->has_as_of = true;

@@ -83,8 +83,11 @@ extern void mc_refresh_resolve(McSource source, Datum keys, McFound found,
 extern bool mc_refresh_attempt_resolve(McSource source, Datum keys,
 									   McFound found, void *arg);
 
-/* All metrics of the trailing window, from the source tables. */
+/*
+ * All metrics of the trailing window; with recheck the facts are compared with
+ * the source tables first.
+ */
 extern int64 mc_refresh_full(const pg_uuid_t *provider, DateADT as_of,
-							 int64 *unchanged);
+							 bool recheck, int64 *unchanged);
 
 #endif

@@ -46,7 +46,7 @@ Size
 mc_batch_size_of(uint32 nproviders)
 {
 	return add_size(offsetof(McBatch, provider),
-					mul_size(nproviders, sizeof(pg_uuid_t)));
+					mul_size(nproviders, sizeof(McBatchProvider)));
 }
 
 McBatch *
@@ -100,18 +100,19 @@ provider_is_done(const McBatch *batch, const pg_uuid_t *provider)
 }
 
 static int64
-refresh_provider(const McBatch *batch, const pg_uuid_t *provider)
+refresh_provider(const McBatch *batch, const McBatchProvider *provider)
 {
 	McBracket	bracket;
 	Datum		values[2];
 	int64		unchanged;
 	int64		written;
 
-	written = mc_refresh_full(provider, batch->as_of, &unchanged);
+	written = mc_refresh_full(&provider->id, batch->as_of, provider->recheck,
+							  &unchanged);
 
 	/* Under the provider's lock, which the refresh took. */
 	mc_owner_enter(&bracket, true);
-	values[0] = UUIDPGetDatum(provider);
+	values[0] = UUIDPGetDatum(&provider->id);
 	values[1] = Int64GetDatum(batch->run);
 	mc_plan_execute(&mark_done, values, NULL);
 	mc_owner_leave(&bracket);
@@ -138,7 +139,7 @@ record_error(McShare *share, const pg_uuid_t *provider, const ErrorData *error)
  * what was done for it.
  */
 static void
-process_provider(McShare *share, const pg_uuid_t *provider)
+process_provider(McShare *share, const McBatchProvider *provider)
 {
 	ResourceOwner owner = CurrentResourceOwner;
 
@@ -165,7 +166,7 @@ process_provider(McShare *share, const pg_uuid_t *provider)
 		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 			ReThrowError(error);
 		MemoryContextSwitchTo(share->scratch);
-		record_error(share, provider, error);
+		record_error(share, &provider->id, error);
 	}
 	PG_END_TRY();
 	CurrentResourceOwner = owner;
@@ -194,17 +195,17 @@ mc_share_work(McShare *share)
 	MemoryContextSwitchTo(share->context);
 	while ((i = pg_atomic_fetch_add_u32(&batch->next, 1)) < batch->nproviders)
 	{
-		pg_uuid_t  *provider = &batch->provider[i];
+		McBatchProvider *provider = &batch->provider[i];
 
 		CHECK_FOR_INTERRUPTS();
-		if (provider_is_done(batch, provider))
+		if (provider_is_done(batch, &provider->id))
 		{
 			share->counts.skipped++;
 			appendBinaryStringInfo(&share->taken, (char *) &i, sizeof(i));
 			continue;
 		}
-		if (mc_provider_try_lock(provider))
-			share->held = lappend(share->held, provider);
+		if (mc_provider_try_lock(&provider->id))
+			share->held = lappend(share->held, &provider->id);
 		else if (!share->waits)
 			continue;
 		process_provider(share, provider);

@@ -11,6 +11,12 @@
 #include "utils/date.h"
 #include "utils/uuid.h"
 
+typedef struct McBatchProvider
+{
+	pg_uuid_t	id;
+	bool		recheck;		/* its facts may differ from its claims */
+} McBatchProvider;
+
 /*
  * What the processes have in common: in shared memory, if there are several.
  * Only next changes; it hands out the providers.
@@ -24,7 +30,7 @@ typedef struct McBatch
 	int			delay;			/* between two, in milliseconds */
 	pg_atomic_uint32 next;
 	uint32		nproviders;
-	pg_uuid_t	provider[FLEXIBLE_ARRAY_MEMBER];	/* in their locks' order */
+	McBatchProvider provider[FLEXIBLE_ARRAY_MEMBER];	/* in their locks' order */
 } McBatch;
 
 /* Allocates it; the caller fills in the rest. */

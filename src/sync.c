@@ -129,6 +129,36 @@ compare_facts(const McFact *a, const McFact *b)
 	return columns;
 }
 
+static uint64
+hash_string(const McStrings *strings, int32 id, uint64 hash)
+{
+	return id == MC_NULL ? hash_combine64(hash, PG_UINT64_MAX) :
+		hash_bytes_extended((const unsigned char *) mc_string(strings, id),
+							mc_string_length(strings, id), hash);
+}
+
+uint64
+mc_fact_hash(const McStrings *strings, const McFact *fact)
+{
+	const int64 numbers[] = {
+		fact->date, fact->amount[MC_SUBMITTED], fact->amount[MC_ASSESSED],
+		fact->amount[MC_WCB_AMOUNT], fact->amount[MC_TIME], fact->deadline,
+		fact->created_on, fact->resolved_on, fact->codes == NULL,
+		fact->ncodes, fact->has_ahcip, fact->has_wcb, fact->shadow,
+		fact->once_rejected
+	};
+	uint64		hash = hash_bytes_extended(fact->claim.data, UUID_LEN, 0);
+	int			i;
+
+	hash = hash_bytes_extended((const unsigned char *) numbers,
+							   sizeof(numbers), hash);
+	for (i = 0; i < MC_N_IDS; i++)
+		hash = hash_string(strings, fact->id[i], hash);
+	for (i = 0; i < fact->ncodes; i++)
+		hash = hash_string(strings, fact->codes[i], hash);
+	return hash;
+}
+
 /* Changes that are to be written. */
 typedef struct Writes
 {
