@@ -295,10 +295,10 @@ mc_figures_write(const pg_uuid_t *provider, McAffected *affected,
 		periods[nperiods].last = mc_month_end(month->month);
 		periods[nperiods].wanted = allowed_metrics(month, cells, window_first,
 													 window_last);
+		if (periods[nperiods].wanted == 0)
+			continue;
 		restrict_values(&periods[nperiods], month);
-		plan[nperiods] = month;
-		if (periods[nperiods].wanted != 0)
-			nperiods++;
+		plan[nperiods++] = month;
 	}
 	if (nperiods == 0)
 		return;
