@@ -34,7 +34,10 @@ typedef struct McKeys
 extern McCustom *mc_custom_find(const char *key, int len);
 extern bool mc_custom_any(void);
 
-/* From now to the end of the transaction no metric is dropped. */
+/*
+ * From now to the end of the transaction no metric is dropped.  To be called
+ * before any lock of a provider or of rows that the drop would want.
+ */
 extern void mc_custom_hold(void);
 
 /* Their keys, in the current context, ascending. */

@@ -177,13 +177,14 @@ key_exists(const char *key)
 }
 
 /*
- * Definitions change one at a time, and not while a refresh may use them.  To
- * read them this is no hindrance.
+ * Definitions change one at a time: ShareRowExclusiveLock.  To drop one waits
+ * for the refreshes that may use it, and holds up others: ExclusiveLock.  To
+ * read them is hindered by neither.
  */
 static void
-lock_definitions(void)
+lock_definitions(LOCKMODE mode)
 {
-	LockRelationOid(mc_cache_relation("metric"), ExclusiveLock);
+	LockRelationOid(mc_cache_relation("metric"), mode);
 }
 
 PG_FUNCTION_INFO_V1(meritum_create_metric);
@@ -216,7 +217,7 @@ meritum_create_metric(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("unknown grain \"%s\"", grain),
 				 errhint("The grains are monthly and snapshot.")));
-	lock_definitions();
+	lock_definitions(ShareRowExclusiveLock);
 	if (key_exists(key))
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
@@ -254,7 +255,7 @@ meritum_drop_metric(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("metric \"%s\" is built in and cannot be dropped", key)));
-	lock_definitions();
+	lock_definitions(ExclusiveLock);
 	if (!key_exists(key))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),

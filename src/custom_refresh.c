@@ -337,10 +337,6 @@ mc_custom_refresh(McTask *task, DateADT as_of, TimestampTz now,
 	int			nfailed = 0;
 	ListCell   *lc;
 
-	if (task->custom == NIL)
-		return 0;
-
-	mc_custom_hold();
 	foreach(lc, task->custom)
 	{
 		McCustomTask *wanted = lfirst(lc);

@@ -364,6 +364,7 @@ meritum_delete_expired_entries(PG_FUNCTION_ARGS)
 	values[0] = UUIDPGetDatum(provider);
 	older_than = PG_GETARG_DATEADT(1);
 	values[1] = DateADTGetDatum(older_than);
+	mc_custom_hold();
 	mc_owner_enter(&bracket, true);
 	lock_provider(provider);
 	deleted = mc_plan_execute(&delete_expired, values, NULL);

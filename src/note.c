@@ -393,7 +393,8 @@ mc_note_metric_failed(const pg_uuid_t *provider, const McCustomTask *metric,
 	Datum		values[7] = {
 		UUIDPGetDatum(provider), CStringGetTextDatum(metric->key),
 		CStringGetTextDatum(mc_cause_name(cause)),
-		Int32GetDatum(metric->attempts + 1),
+		Int32GetDatum(cause == MC_CAUSE_WORKER ? metric->attempts + 1 :
+					  Max(metric->attempts, 1)),
 		CStringGetTextDatum(unpack_sql_state(error->sqlerrcode)),
 		CStringGetTextDatum(mc_error_message(error)),
 		TimestampTzGetDatum(metric->since)

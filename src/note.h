@@ -45,7 +45,8 @@ extern bool mc_note_pending(const pg_uuid_t *provider, const McKeys *keys);
 
 /*
  * Under the provider's lock: the query of a metric failed, whose notes the
- * task may have taken; or it succeeded for all that is stored.
+ * task may have taken, which counts as an attempt of the worker only; or it
+ * succeeded for all that is stored.
  */
 extern void mc_note_metric_failed(const pg_uuid_t *provider,
 								  const McCustomTask *metric, McCause cause,

@@ -616,6 +616,10 @@ refresh_task(McTask *task, McWait wait, bool notes, McOutcome *outcome)
 
 	memset(outcome, 0, sizeof(*outcome));
 	mc_owner_enter(&bracket, true);
+
+	/* first of all: who drops a metric waits for what the refresh takes */
+	if (mc_custom_any())
+		mc_custom_hold();
 	if (wait == MC_WAIT)
 		mc_provider_lock(&task->provider);
 	else if (!mc_provider_try_lock(&task->provider))

@@ -176,7 +176,7 @@ SELECT count(*) > 0 AS read FROM meritum_get_metrics(:p, '{my:spend,my:count}', 
 SELECT helper.fault(format('SELECT * FROM meritum_get_metrics(%L, ''{my:spend,my:ratio}'', ''2024-05-01'', ''2024-05-31'')', :p));
 SELECT helper.fault(format('SELECT * FROM meritum_compute_metrics(%L, ''{my:ratio}'', ''2024-05-01'', ''2024-05-31'')', :p));
 SELECT count(*) FROM meritum_verify(:p);
--- again: one note, which counts
+-- again: one note; only attempts of the worker count
 SELECT meritum_refresh_provider_metrics(:p, NULL, '2024-05-15');
 SELECT metric_key, attempts, sqlstate FROM meritum_cache.pending_refresh;
 -- set right
