@@ -17,3 +17,12 @@ include $(PGXS)
 
 # PGXS knows no dependencies on headers
 $(OBJS): $(wildcard src/*.h)
+
+# A release: all that git has of HEAD, by the version in META.json
+VERSION = $(shell sed -n 's/^   "version": "\(.*\)",/\1/p' META.json)
+RELEASE = $(EXTENSION)-$(VERSION)
+
+.PHONY: dist
+dist:
+	git archive --format=zip --prefix=$(RELEASE)/ -o $(RELEASE).zip HEAD
+	git archive --format=tar.gz --prefix=$(RELEASE)/ -o $(RELEASE).tar.gz HEAD
