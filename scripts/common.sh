@@ -373,17 +373,18 @@ copy_server() {
             "is ${work%/*} mounted noexec? (TMPDIR names another place)"
 }
 
-# Builds the extension in $run_dir/tree, with the given settings of make, and
+# Builds the extension in $run_dir/$tree, with the given settings of make, and
 # installs it into the copy of the server.
+tree=tree
 build_and_install() {
     local jobs
 
     jobs=$(nproc 2>/dev/null || echo 2)
     # bitcode for the JIT compiler is neither needed nor wanted here
-    as_user make -s -C tree -j "$jobs" PG_CONFIG="$server_bin/pg_config" \
-        with_llvm=no "$@" all >"$work/log/build" 2>&1 &&
-        as_user make -s -C tree PG_CONFIG="$server_bin/pg_config" \
-            with_llvm=no "$@" install >>"$work/log/build" 2>&1
+    as_user make -s -C "$tree" -j "$jobs" PG_CONFIG="$server_bin/pg_config" \
+        with_llvm=no "$@" all >"$work/log/build${tree#tree}" 2>&1 &&
+        as_user make -s -C "$tree" PG_CONFIG="$server_bin/pg_config" \
+            with_llvm=no "$@" install >>"$work/log/build${tree#tree}" 2>&1
 }
 
 ### Servers

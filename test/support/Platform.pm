@@ -100,11 +100,12 @@ sub add_claims
 
 # A server whose platform is attached and refreshed.  Parameters: conf (more
 # lines of postgresql.conf), init (parameters of initdb), providers, claims,
-# foreign_keys.
+# foreign_keys, install_path (of another server than the one under test).
 sub platform_server
 {
 	my ($name, %param) = @_;
-	my $node = PostgreSQL::Test::Cluster->new($name);
+	my $node = PostgreSQL::Test::Cluster->new($name,
+		$param{install_path} ? (install_path => $param{install_path}) : ());
 	my $providers = $param{providers} // 4;
 	my $claims = $param{claims} // 30 * $providers;
 

@@ -170,7 +170,7 @@ is( $node->safe_psql(
 	"0\nf\na0000000-0000-4000-8000-000000000001", 'a pinned reader sees one provider');
 isnt($node->safe_psql('restored', 'SELECT count(*) FROM meritum_cache.analytics_cache'),
 	'0', 'there are figures');
-$node->safe_psql('restored', q(UPDATE claims SET state = 'PAID' WHERE claim_id = test.c(1)));
+$node->safe_psql('restored', q(UPDATE claims SET state = 'REJECTED' WHERE claim_id = test.c(1)));
 is(wrong($node, 'restored'), '', 'a change is seen with its commit');
 $node->safe_psql('restored', 'UPDATE stock SET quantity = 6');
 is( $node->safe_psql('restored', q(SELECT value FROM meritum_cache.analytics_cache WHERE metric_key = 'stock' AND provider_id = test.p(1))),
