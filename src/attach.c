@@ -98,7 +98,7 @@ static McPlan fill_states = {
 	"INSERT INTO meritum_cache.provider_state (provider_id, facts_zone)"
 	" SELECT DISTINCT f.provider_id, $1 FROM meritum_cache.claim_fact f"
 	" ON CONFLICT (provider_id) DO UPDATE SET facts_zone = excluded.facts_zone,"
-	" full_from = NULL, full_to = NULL",
+	" full_from = NULL, full_to = NULL, places = NULL",
 	"text", SPI_OK_INSERT
 };
 

@@ -423,74 +423,6 @@ mc_fact_date(McFact *fact, DateADT as_of)
 	}
 }
 
-typedef struct PlacesArg
-{
-	McStrings  *strings;
-	McPlaces   *places;
-	MemoryContext context;
-} PlacesArg;
-
-static int32
-uuid_string(McStrings *strings, Datum value, bool isnull)
-{
-	char	   *text;
-
-	if (isnull)
-		return MC_NULL;
-	text = DatumGetCString(DirectFunctionCall1(uuid_out, value));
-	return mc_string_id(strings, text, strlen(text));
-}
-
-static void
-read_place(TupleTableSlot *slot, void *arg)
-{
-	PlacesArg  *a = arg;
-	McPlaces   *places = a->places;
-	McPlace    *place;
-
-	if ((places->n & (places->n - 1)) == 0)
-		places->place = places->n == 0 ?
-			MemoryContextAlloc(a->context, sizeof(McPlace)) :
-			repalloc(places->place, sizeof(McPlace) * places->n * 2);
-	place = &places->place[places->n++];
-	place->id = uuid_string(a->strings, slot->tts_values[0], slot->tts_isnull[0]);
-	place->name = mc_string_datum_id(a->strings, slot->tts_values[1], slot->tts_isnull[1]);
-	place->centre = mc_string_datum_id(a->strings, slot->tts_values[2], slot->tts_isnull[2]);
-	place->rate = slot->tts_isnull[3] ? 0 : DatumGetInt64(slot->tts_values[3]);
-}
-
-static int
-compare_places(const void *a, const void *b, void *arg)
-{
-	return mc_string_compare(arg, ((const McPlace *) a)->id,
-							 ((const McPlace *) b)->id);
-}
-
-/* Run a statement of source rows as the owner of that table. */
-static void
-scan_rows(McSource source, Datum *values, McRowCallback callback, void *arg)
-{
-	McPlan	   *plan = mc_query_rows(source);
-	Oid			previous = mc_owner_switch(mc_source_get(source)->owner);
-
-	mc_plan_scan(plan, values, NULL, callback, arg);
-	mc_owner_restore(previous);
-}
-
-McPlaces *
-mc_fact_places(McStrings *strings, const pg_uuid_t *provider)
-{
-	McPlaces   *places = palloc0(sizeof(McPlaces));
-	PlacesArg	arg = {strings, places, CurrentMemoryContext};
-	Datum		value = UUIDPGetDatum(provider);
-
-	if (mc_source_get(MC_PRACTICE_LOCATIONS) == NULL)
-		return places;
-	scan_rows(MC_PRACTICE_LOCATIONS, &value, read_place, &arg);
-	qsort_arg(places->place, places->n, sizeof(McPlace), compare_places, strings);
-	return places;
-}
-
 static void
 read_event(TupleTableSlot *slot, void *arg)
 {
@@ -500,7 +432,7 @@ read_event(TupleTableSlot *slot, void *arg)
 										  slot->tts_isnull[2]);
 
 	fact->date = DatumGetDateADT(slot->tts_values[0]);
-	fact->id[MC_ID_RULE] = uuid_string(set->strings, slot->tts_values[1],
+	fact->id[MC_ID_RULE] = mc_string_uuid_id(set->strings, slot->tts_values[1],
 									   slot->tts_isnull[1]);
 	fact->id[MC_ID_CATEGORY] = mc_string_datum_id(set->strings,
 												  slot->tts_values[3],
@@ -523,7 +455,7 @@ mc_fact_load_events(McFactSet *set, const pg_uuid_t *provider,
 	};
 
 	if (mc_source_get(MC_AI_SUGGESTION_EVENTS) != NULL)
-		scan_rows(MC_AI_SUGGESTION_EVENTS, values, read_event, set);
+		mc_query_scan(MC_AI_SUGGESTION_EVENTS, values, read_event, set);
 }
 
 static void
@@ -533,7 +465,7 @@ read_suppressed(TupleTableSlot *slot, void *arg)
 	McFact	   *fact = mc_fact_add(set);
 
 	fact->date = MC_NO_DATE;
-	fact->id[MC_ID_RULE] = uuid_string(set->strings, slot->tts_values[0],
+	fact->id[MC_ID_RULE] = mc_string_uuid_id(set->strings, slot->tts_values[0],
 									   slot->tts_isnull[0]);
 	fact->traits = MC_T_COACH_SUPPRESSED;
 }
@@ -544,7 +476,7 @@ mc_fact_load_suppressed(McFactSet *set, const pg_uuid_t *provider)
 	Datum		value = UUIDPGetDatum(provider);
 
 	if (mc_source_get(MC_AI_PROVIDER_LEARNING) != NULL)
-		scan_rows(MC_AI_PROVIDER_LEARNING, &value, read_suppressed, set);
+		mc_query_scan(MC_AI_PROVIDER_LEARNING, &value, read_suppressed, set);
 }
 
 typedef struct NamesArg
@@ -558,7 +490,7 @@ static void
 read_name(TupleTableSlot *slot, void *arg)
 {
 	NamesArg   *names = arg;
-	int32		rule = uuid_string(names->set->strings, slot->tts_values[0], false);
+	int32		rule = mc_string_uuid_id(names->set->strings, slot->tts_values[0], false);
 
 	if (rule < names->capacity && !slot->tts_isnull[1])
 		names->name[rule] =
@@ -598,7 +530,7 @@ mc_fact_rule_names(McFactSet *set)
 	memset(names.name, 0, sizeof(char *) * names.capacity);
 	value = PointerGetDatum(construct_array(elements, n, UUIDOID, UUID_LEN,
 											false, TYPALIGN_CHAR));
-	scan_rows(MC_AI_RULES, &value, read_name, &names);
+	mc_query_scan(MC_AI_RULES, &value, read_name, &names);
 	return names.name;
 }
 

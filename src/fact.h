@@ -12,6 +12,7 @@
 
 #include "intern.h"
 #include "metric.h"
+#include "place.h"
 
 /*
  * One row that metrics count: a claim, or an event or rule of the AI coach.
@@ -48,21 +49,6 @@ typedef struct McFactSet
 	int			n;
 	int			capacity;
 } McFactSet;
-
-/* An active practice location of the provider. */
-typedef struct McPlace
-{
-	int32		id;				/* string of the uuid */
-	int32		name;
-	int32		centre;
-	int64		rate;			/* ten-thousandths */
-} McPlace;
-
-typedef struct McPlaces
-{
-	int			n;
-	McPlace    *place;			/* ordered by uuid */
-} McPlaces;
 
 /* The table of strings that facts need; in the current memory context. */
 extern McStrings *mc_fact_strings(void);
@@ -126,8 +112,7 @@ extern uint64 mc_fact_hash(const McStrings *strings, const McFact *fact);
 extern void mc_fact_place(McFact *fact, const McPlaces *places);
 extern void mc_fact_date(McFact *fact, DateADT as_of);
 
-/* Active locations, and events and suppressed rules of the AI coach. */
-extern McPlaces *mc_fact_places(McStrings *strings, const pg_uuid_t *provider);
+/* Events and suppressed rules of the AI coach. */
 extern void mc_fact_load_events(McFactSet *set, const pg_uuid_t *provider,
 								DateADT first, DateADT last);
 extern void mc_fact_load_suppressed(McFactSet *set, const pg_uuid_t *provider);

@@ -328,7 +328,7 @@ mc_figures_compute(const pg_uuid_t *provider, McStrings *strings,
 				   int dimensions, bool derive, McFilter filter, void *arg)
 {
 	McFactSet  *facts = mc_fact_set(strings);
-	McPlaces   *places = mc_fact_places(strings, provider);
+	McPlaces   *places = mc_places_derive(strings, provider);
 	McMetrics	wanted = 0;
 	McFold		unfiltered = {.claims = facts, .places = places};
 	int			i;

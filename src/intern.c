@@ -104,6 +104,17 @@ mc_string_datum_id(McStrings *strings, Datum value, bool isnull)
 	return id;
 }
 
+int32
+mc_string_uuid_id(McStrings *strings, Datum value, bool isnull)
+{
+	char	   *text;
+
+	if (isnull)
+		return MC_NULL;
+	text = DatumGetCString(DirectFunctionCall1(uuid_out, value));
+	return mc_string_id(strings, text, strlen(text));
+}
+
 const char *
 mc_string(const McStrings *strings, int32 id)
 {

@@ -16,6 +16,9 @@ extern McStrings *mc_strings_create(void);
 extern int32 mc_string_id(McStrings *strings, const char *data, int len);
 extern int32 mc_string_datum_id(McStrings *strings, Datum value, bool isnull);
 
+/* The text of a uuid. */
+extern int32 mc_string_uuid_id(McStrings *strings, Datum value, bool isnull);
+
 /* Null-terminated. */
 extern const char *mc_string(const McStrings *strings, int32 id);
 extern int	mc_string_length(const McStrings *strings, int32 id);

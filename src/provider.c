@@ -16,6 +16,7 @@
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 
 #include "owner.h"
@@ -26,7 +27,7 @@
 static McPlan load_state = {
 	"SELECT s.version, s.facts_zone, s.oldest_computed_at, s.full_from,"
 	" s.full_to, s.snapshot_on, s.drift, s.refreshes, s.invalidations,"
-	" s.invalidated_at"
+	" s.invalidated_at, s.places"
 	" FROM meritum_cache.provider_state s WHERE s.provider_id = $1",
 	"uuid", SPI_OK_SELECT
 };
@@ -35,8 +36,8 @@ static McPlan store_state = {
 	"INSERT INTO meritum_cache.provider_state AS s (provider_id, version,"
 	" facts_zone, oldest_computed_at, full_from, full_to, snapshot_on,"
 	" drift, refreshed_at, refresh_cause, refreshes, invalidations,"
-	" invalidated_at)"
-	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"
+	" invalidated_at, places)"
+	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"
 	" ON CONFLICT (provider_id) DO UPDATE SET version = excluded.version,"
 	" facts_zone = excluded.facts_zone,"
 	" oldest_computed_at = excluded.oldest_computed_at,"
@@ -45,9 +46,9 @@ static McPlan store_state = {
 	" refreshed_at = coalesce(excluded.refreshed_at, s.refreshed_at),"
 	" refresh_cause = coalesce(excluded.refresh_cause, s.refresh_cause),"
 	" refreshes = excluded.refreshes, invalidations = excluded.invalidations,"
-	" invalidated_at = excluded.invalidated_at",
+	" invalidated_at = excluded.invalidated_at, places = excluded.places",
 	"uuid,int8,text,timestamptz,date,date,date,int8,timestamptz,text,int8,"
-	"int8,timestamptz",
+	"int8,timestamptz,text[]",
 	SPI_OK_INSERT
 };
 
@@ -191,6 +192,9 @@ mc_provider_state_load(const pg_uuid_t *provider, McProviderState *state)
 	value = mc_plan_value(0, 10, &isnull);
 	if (!isnull)
 		state->invalidated_at = DatumGetTimestampTz(value);
+	value = mc_plan_value(0, 11, &isnull);
+	if (!isnull)
+		state->places = PointerGetDatum(DatumGetArrayTypePCopy(value));
 }
 
 void
@@ -198,7 +202,7 @@ mc_provider_state_store(const pg_uuid_t *provider,
 						const McProviderState *state, TimestampTz now,
 						const char *cause)
 {
-	Datum		values[13] = {
+	Datum		values[14] = {
 		UUIDPGetDatum(provider), Int64GetDatum(state->version),
 		CStringGetTextDatum(mc_zone_name()), TimestampTzGetDatum(state->oldest),
 		DateADTGetDatum(state->full_from), DateADTGetDatum(state->full_to),
@@ -206,9 +210,9 @@ mc_provider_state_store(const pg_uuid_t *provider,
 		TimestampTzGetDatum(now),
 		cause != NULL ? CStringGetTextDatum(cause) : (Datum) 0,
 		Int64GetDatum(state->refreshes), Int64GetDatum(state->invalidations),
-		TimestampTzGetDatum(state->invalidated_at)
+		TimestampTzGetDatum(state->invalidated_at), state->places
 	};
-	char		nulls[] = "             ";
+	char		nulls[] = "              ";
 
 	if (cause == NULL)
 		nulls[8] = nulls[9] = 'n';
@@ -222,6 +226,8 @@ mc_provider_state_store(const pg_uuid_t *provider,
 		nulls[6] = 'n';
 	if (state->invalidated_at == DT_NOBEGIN)
 		nulls[12] = 'n';
+	if (state->places == (Datum) 0)
+		nulls[13] = 'n';
 	mc_plan_execute(&store_state, values, nulls);
 }
 

@@ -493,6 +493,16 @@ mc_query_rows(McSource source)
 	return build(&rows_plan[source], sql.data, types);
 }
 
+void
+mc_query_scan(McSource source, Datum *values, McRowCallback callback, void *arg)
+{
+	McPlan	   *plan = mc_query_rows(source);
+	Oid			previous = mc_owner_switch(mc_source_get(source)->owner);
+
+	mc_plan_scan(plan, values, NULL, callback, arg);
+	mc_owner_restore(previous);
+}
+
 bool
 mc_query_claim(const pg_uuid_t *claim, pg_uuid_t *provider, char **type,
 				DateADT *date)

@@ -37,6 +37,10 @@ extern McPlan *mc_query_resolve(McSource source);
 /* $1 provider: the statement of a source's rows; see query.c. */
 extern McPlan *mc_query_rows(McSource source);
 
+/* Run it as the owner of that table. */
+extern void mc_query_scan(McSource source, Datum *values,
+						  McRowCallback callback, void *arg);
+
 /* A claim's provider, type (NULL: none) and date; false if there is none. */
 extern bool mc_query_claim(const pg_uuid_t *claim, pg_uuid_t *provider,
 							char **type, DateADT *date);

@@ -16,6 +16,7 @@
 #include "port/pg_bitutils.h"
 #include "portability/instr_time.h"
 #include "utils/builtins.h"
+#include "utils/datum.h"
 #include "utils/json.h"
 #include "utils/timestamp.h"
 
@@ -44,6 +45,7 @@ typedef struct Refresh
 	DateADT		window_last;
 	bool		whole;			/* re-derive all facts */
 	bool		whole_months;	/* months are noted as a whole */
+	bool		places_changed; /* since they were stored */
 	McFactSet  *facts;
 	pg_uuid_t  *claim;			/* noted one by one, sorted */
 	int			nclaims;
@@ -522,6 +524,29 @@ is_known(const McTask *task, const McProviderState *state)
 }
 
 /*
+ * The provider's locations as stored, or from their table if that may have
+ * changed.
+ */
+static McPlaces *
+find_places(Refresh *refresh, McStrings *strings)
+{
+	McTask	   *task = refresh->task;
+	Datum		stored = refresh->state.places;
+	Datum		packed;
+	McPlaces   *places;
+
+	if (stored != (Datum) 0 && !task->locations &&
+		!refresh->whole && !task->full_window)
+		return mc_places_unpack(strings, stored);
+	places = mc_places_derive(strings, &task->provider);
+	packed = mc_places_pack(strings, places);
+	refresh->places_changed = stored == (Datum) 0 ||
+		!datumIsEqual(stored, packed, false, -1);
+	refresh->state.places = packed;
+	return places;
+}
+
+/*
  * What is computed from claims.
  */
 static void
@@ -539,7 +564,7 @@ refresh_claims(Refresh *refresh, TimestampTz now, McOutcome *outcome)
 	refresh->facts = mc_fact_set(strings);
 	refresh->affected.strings = strings;
 	refresh->affected.dimensions = mc_dimension_mask;
-	refresh->affected.places = mc_fact_places(strings, &task->provider);
+	refresh->affected.places = find_places(refresh, strings);
 
 	plan_existing_months(refresh);
 	outcome->differences = sync_facts(refresh);
@@ -600,7 +625,8 @@ run(McTask *task, McOutcome *outcome, MemoryContext caller)
 	refresh_custom(refresh, now, outcome);
 	copy_outcome(refresh, outcome, caller);
 
-	if (outcome->differences > 0 || task->snapshot || task->rules ||
+	if (outcome->differences > 0 || refresh->places_changed ||
+		task->snapshot || task->rules ||
 		task->full_window ||
 		(refresh->facts != NULL && !refresh->state.facts_complete) ||
 		outcome->cells.changed + outcome->cells.unchanged + outcome->cells.deleted > 0)

@@ -52,6 +52,7 @@
 /* Pauses, in milliseconds. */
 #define RESTART_PAUSE	5000	/* after a worker's exit */
 #define ERROR_PAUSE		10000	/* after an error that nothing recorded */
+#define GATHER_PAUSE	250		/* between settling notes and looking for more */
 #define RETRY_PAUSE		60000	/* a database or extension that is missing */
 #define LONGEST_SLEEP	300000	/* the clock may have been set meanwhile */
 
@@ -545,6 +546,7 @@ void
 mc_worker_main(Datum arg)
 {
 	MemoryContext context;
+	bool		settled = false;
 
 	mc_worker_signals();
 	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(arg),
@@ -572,8 +574,23 @@ mc_worker_main(Datum arg)
 		if (mc_wake_take())
 			mc_job_forget();
 		if (work_once(&next))
+		{
+			settled = true;
 			continue;
+		}
 		pgstat_report_stat(true);
+
+		/*
+		 * What comes while others are settled waits a moment, so that many
+		 * changes of a provider come to one refresh, and a busy application
+		 * keeps the processors.
+		 */
+		if (settled)
+		{
+			settled = false;
+			pause_for(GATHER_PAUSE);
+			continue;
+		}
 
 		/*
 		 * A wait for a lock or for a page that another process reads may have
