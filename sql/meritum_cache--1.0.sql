@@ -23,7 +23,7 @@ CREATE TABLE meritum_cache.analytics_cache (
 	CONSTRAINT analytics_cache_key UNIQUE NULLS NOT DISTINCT
 		(provider_id, metric_key, period_start, period_end, dimensions),
 	CONSTRAINT analytics_cache_period_check CHECK (period_end >= period_start)
-) WITH (fillfactor = 50);
+) WITH (fillfactor = 50, toast_tuple_target = 4080);
 
 COMMENT ON TABLE meritum_cache.analytics_cache IS
 'one computed figure of one provider in each row; dimensions is null for the provider''s total';

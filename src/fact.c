@@ -18,6 +18,7 @@
 
 #include "codes.h"
 #include "fact.h"
+#include "guc.h"
 #include "owner.h"
 #include "plan.h"
 #include "query.h"
@@ -380,6 +381,9 @@ mc_fact_scan(bool derived, McFactFound found, void *arg)
 		McPlan	   *plan = mc_query_facts(MC_SCOPE_ALL);
 		Oid			previous = mc_owner_switch(mc_source_get(MC_CLAIMS)->owner);
 
+		/* as many processes as the batch, of which this is a part */
+		plan->parallel = true;
+		mc_owner_allow_workers(mc_batch_workers - 1);
 		mc_plan_scan(plan, NULL, NULL, read_scanned, &scan);
 		mc_owner_restore(previous);
 		mc_plan_forget(plan);	/* made for the tables as they are now */

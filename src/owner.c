@@ -205,6 +205,12 @@ mc_owner_begin_bulk(void)
 }
 
 void
+mc_owner_allow_workers(int n)
+{
+	set_locally("max_parallel_workers_per_gather", psprintf("%d", n));
+}
+
+void
 mc_owner_end_bulk(int nest_level)
 {
 	AtEOXact_GUC(false, nest_level);

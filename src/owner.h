@@ -46,6 +46,9 @@ extern void mc_owner_end_foreign(McForeign *foreign);
 
 /* Inside a bracket: statements that read whole tables, until the end. */
 extern int	mc_owner_begin_bulk(void);
+
+/* In between: how many workers a statement may use (McPlan.parallel). */
+extern void mc_owner_allow_workers(int n);
 extern void mc_owner_end_bulk(int nest_level);
 
 /* A table of the schema meritum_cache; raises 55000 if it is not there. */

@@ -78,7 +78,8 @@ prepare(McPlan *plan)
 	 */
 	n = parse_types(plan->types, oids);
 	prepared = SPI_prepare_cursor(plan->sql, n, oids,
-								  plan->replan ? 0 : CURSOR_OPT_GENERIC_PLAN);
+								  (plan->replan ? 0 : CURSOR_OPT_GENERIC_PLAN) |
+								  (plan->parallel ? CURSOR_OPT_PARALLEL_OK : 0));
 	if (prepared == NULL)
 		elog(ERROR, "could not prepare \"%s\": %s", plan->sql,
 			 SPI_result_code_string(SPI_result));

@@ -27,6 +27,7 @@ typedef struct McPlan
 	SPIPlanPtr	plan;			/* filled on first use */
 	Oid			rowtype;		/* of claim_fact, if a parameter is of it */
 	bool		replan;			/* plan for the values of each call */
+	bool		parallel;		/* may use parallel workers */
 } McPlan;
 
 /* Called for each row; the slot is valid during the call only. */

@@ -20,18 +20,12 @@
 #include "note.h"
 #include "owner.h"
 #include "plan.h"
+#include "probe.h"
 #include "provider.h"
 #include "refresh.h"
 #include "query.h"
 #include "source.h"
 #include "zone.h"
-
-static McPlan probe_staleness = {
-	"SELECT (SELECT s.oldest_computed_at FROM meritum_cache.provider_state s"
-	" WHERE s.provider_id = $1),"
-	" EXISTS (SELECT FROM meritum_cache.pending_refresh n WHERE n.provider_id = $1)",
-	"uuid", SPI_OK_SELECT
-};
 
 /* Snapshot rows of earlier months are history, and no refresh moves them. */
 static McPlan older_entry = {
@@ -75,33 +69,39 @@ minutes_ago(int minutes)
 }
 
 /*
- * Needs a bracket, whose snapshot is what the answer holds for.
+ * Whether an entry is really that old: the bound that says so is a lower one.
+ */
+static bool
+has_older_entry(const pg_uuid_t *provider, TimestampTz limit)
+{
+	Datum		values[4] = {UUIDPGetDatum(provider)};
+	DateADT		month = mc_month_of(mc_today());
+	McBracket	bracket;
+	bool		found;
+
+	values[1] = TimestampTzGetDatum(limit);
+	values[2] = DateADTGetDatum(mc_month_add(month, 1 - MC_WINDOW_MONTHS));
+	values[3] = DateADTGetDatum(month);
+	mc_owner_enter(&bracket, false);
+	found = mc_plan_execute(&older_entry, values, NULL) > 0 ||
+		mc_plan_execute(&any_entry, values, NULL) == 0;
+	mc_owner_leave(&bracket);
+	return found;
+}
+
+/*
+ * The answer holds for the active snapshot.
  */
 static bool
 is_stale(const pg_uuid_t *provider, int minutes)
 {
-	Datum		values[4] = {UUIDPGetDatum(provider)};
 	TimestampTz oldest;
-	DateADT		month;
-	bool		none,
-				isnull;
+	TimestampTz limit = minutes_ago(minutes);
 
-	mc_plan_execute(&probe_staleness, values, NULL);
-	values[1] = mc_plan_value(0, 1, &none);
-	if (none || DatumGetBool(mc_plan_value(0, 2, &isnull)) ||
+	if (!mc_probe_oldest(provider, &oldest) || mc_probe_pending(provider) ||
 		mc_dirty_has(provider))
 		return true;
-	oldest = DatumGetTimestampTz(values[1]);
-	if (oldest >= minutes_ago(minutes))
-		return false;
-
-	/* a lower bound: each of the entries may be younger */
-	month = mc_month_of(mc_today());
-	values[1] = TimestampTzGetDatum(minutes_ago(minutes));
-	values[2] = DateADTGetDatum(mc_month_add(month, 1 - MC_WINDOW_MONTHS));
-	values[3] = DateADTGetDatum(month);
-	return mc_plan_execute(&older_entry, values, NULL) > 0 ||
-		mc_plan_execute(&any_entry, values, NULL) == 0;
+	return oldest < limit && has_older_entry(provider, limit);
 }
 
 PG_FUNCTION_INFO_V1(meritum_is_stale);
@@ -110,14 +110,8 @@ Datum
 meritum_is_stale(PG_FUNCTION_ARGS)
 {
 	const pg_uuid_t *provider = mc_arg_provider(fcinfo, 0);
-	int			minutes = mc_arg_max_age(fcinfo, 1);
-	McBracket	bracket;
-	bool		stale;
 
-	mc_owner_enter(&bracket, false);
-	stale = is_stale(provider, minutes);
-	mc_owner_leave(&bracket);
-	PG_RETURN_BOOL(stale);
+	PG_RETURN_BOOL(is_stale(provider, mc_arg_max_age(fcinfo, 1)));
 }
 
 PG_FUNCTION_INFO_V1(meritum_freshness);

@@ -1,0 +1,68 @@
+/*
+ * probe.c
+ *		Looking for a provider's rows by index, without a statement.
+ *
+ * Applications ask for staleness with every page they show, and starting a
+ * statement would take longer than its answer.  Everything else goes through
+ * plan.c.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/skey.h"
+#include "access/table.h"
+#include "executor/spi.h"
+#include "utils/fmgroids.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#include "owner.h"
+#include "probe.h"
+
+/*
+ * The first row of the provider, passed to read; false if there is none.
+ */
+static bool
+probe(const char *table, const char *index, const pg_uuid_t *provider,
+	  void (*read) (HeapTuple tuple, TupleDesc desc, void *arg), void *arg)
+{
+	Relation	rel = table_open(mc_cache_relation(table), AccessShareLock);
+	SysScanDesc scan;
+	ScanKeyData key;
+	HeapTuple	tuple;
+
+	ScanKeyInit(&key, SPI_fnumber(RelationGetDescr(rel), "provider_id"),
+				BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(provider));
+	scan = systable_beginscan(rel, mc_cache_relation(index), true,
+							  GetActiveSnapshot(), 1, &key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple) && read != NULL)
+		read(tuple, RelationGetDescr(rel), arg);
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return HeapTupleIsValid(tuple);
+}
+
+static void
+read_oldest(HeapTuple tuple, TupleDesc desc, void *arg)
+{
+	bool		isnull;
+	Datum		value = heap_getattr(tuple, SPI_fnumber(desc, "oldest_computed_at"),
+									 desc, &isnull);
+
+	*(TimestampTz *) arg = isnull ? DT_NOBEGIN : DatumGetTimestampTz(value);
+}
+
+bool
+mc_probe_oldest(const pg_uuid_t *provider, TimestampTz *oldest)
+{
+	return probe("provider_state", "provider_state_pkey", provider,
+				 read_oldest, oldest) && *oldest != DT_NOBEGIN;
+}
+
+bool
+mc_probe_pending(const pg_uuid_t *provider)
+{
+	return probe("pending_refresh", "pending_refresh_provider_id", provider,
+				 NULL, NULL);
+}
