@@ -52,7 +52,7 @@
 /* Pauses, in milliseconds. */
 #define RESTART_PAUSE	5000	/* after a worker's exit */
 #define ERROR_PAUSE		10000	/* after an error that nothing recorded */
-#define GATHER_PAUSE	250		/* between settling notes and looking for more */
+#define GATHER_PAUSE	400		/* between settling notes and looking for more */
 #define RETRY_PAUSE		60000	/* a database or extension that is missing */
 #define LONGEST_SLEEP	300000	/* the clock may have been set meanwhile */
 
