@@ -1,4 +1,4 @@
-# 120_exporter.pl: examples/prometheus/queries.yaml with the Prometheus
+# 125_exporter.pl: examples/prometheus/queries.yaml with the Prometheus
 # PostgreSQL exporter itself.
 #
 # Environment:

@@ -1,4 +1,4 @@
-# 130_privileges.pl: who may do what.
+# 132_privileges.pl: who may do what.
 #
 # Every function, table and view of the extension is tried as each kind of
 # role, unpinned, pinned to the provider that is asked for, and pinned to
