@@ -105,13 +105,13 @@ sub jobs
 	return;
 }
 
-# In February 2027 the clocks of Edmonton are seven hours behind UTC.
-set_clock('2027-02-10 02:20:00-07');
+# In February 2021 the clocks of Edmonton are seven hours behind UTC.
+set_clock('2021-02-10 02:20:00-07');
 $node->init;
 $node->append_conf('postgresql.conf', platform_conf());
 $node->append_conf('postgresql.conf', "autovacuum = off\n");
 start();
-if (sql('SELECT now()::date') ne '2027-02-10')
+if (sql('SELECT now()::date') ne '2021-02-10')
 {
 	$node->stop;
 	plan skip_all => 'the server does not see the clock of the test';
@@ -123,7 +123,7 @@ is(next_runs(), 'daily 10 02:30, hourly 10 03:00, weekly 14 00:00', 'jobs are du
 # A restart across a due time
 
 $node->stop;
-set_clock('2027-02-10 02:31:00-07');
+set_clock('2021-02-10 02:31:00-07');
 start();
 looked();
 is(runs(), 'daily 10 02:30', 'what came due while the server was down is made up');
@@ -136,7 +136,7 @@ looked();
 is(runs(), '', 'and once');
 
 $node->stop;
-set_clock('2027-02-15 02:45:00-07');
+set_clock('2021-02-15 02:45:00-07');
 start();
 looked();
 is(runs(), 'hourly 10 03:00, daily 11 02:30, weekly 14 00:00',
@@ -145,7 +145,7 @@ is(next_runs(), 'daily 16 02:30, hourly 15 03:00, weekly 21 00:00', 'and goes on
 
 # A due time that the worker sleeps towards
 
-set_clock('2027-02-15 02:59:59-07');
+set_clock('2021-02-15 02:59:59-07');
 wake();
 ok($node->poll_query_until('postgres',
 	q(SELECT count(*) = 2 FROM meritum_cache.job_run WHERE job_name = 'hourly')),
@@ -158,50 +158,50 @@ is(runs(), 'hourly 15 03:00', 'once');
 
 # The clock is set forward
 
-set_clock('2027-02-16 05:10:00-07');
+set_clock('2021-02-16 05:10:00-07');
 looked();
 is(runs(), 'hourly 15 04:00, daily 16 02:30', 'what the clock leaps over runs once');
 is(next_runs(), 'daily 17 02:30, hourly 16 06:00, weekly 21 00:00', 'and is due later again');
 
 # The clock is set back a little: nothing runs twice
 
-set_clock('2027-02-17 02:31:00-07');
+set_clock('2021-02-17 02:31:00-07');
 looked();
 is(runs(), 'hourly 16 06:00, daily 17 02:30', 'before the clock is set back');
-set_clock('2027-02-17 00:31:00-07');
+set_clock('2021-02-17 00:31:00-07');
 looked();
 is(next_runs(), 'daily 18 02:30, hourly 17 03:00, weekly 21 00:00',
 	'two hours back: every job waits for the clock');
-set_clock('2027-02-17 02:40:00-07');
+set_clock('2021-02-17 02:40:00-07');
 looked();
 is(runs(), '', 'no job runs twice');
-set_clock('2027-02-17 03:00:01-07');
+set_clock('2021-02-17 03:00:01-07');
 looked();
 is(runs(), 'hourly 17 03:00', 'until its time comes');
 
 # Back by seven hours, as when local time is taken for UTC: a job of each hour
 # must not wait for so long, the others need not run twice
 
-set_clock('2027-02-21 06:31:00-07');
+set_clock('2021-02-21 06:31:00-07');
 looked();
 is(runs(), 'hourly 17 04:00, daily 18 02:30, weekly 21 00:00', 'before the clock is set back');
-set_clock('2027-02-20 23:31:00-07');
+set_clock('2021-02-20 23:31:00-07');
 looked();
 is(next_runs(), 'daily 22 02:30, hourly 21 00:00, weekly 28 00:00',
 	'seven hours back: the job of each hour is looked at again');
-set_clock('2027-02-21 00:00:01-07');
+set_clock('2021-02-21 00:00:01-07');
 looked();
 is(runs(), 'hourly 21 00:00', 'and no other runs twice');
 
 # Back by days, as when the clock had been wrong: nobody waits for it
 
-set_clock('2027-03-03 12:00:00-07');
+set_clock('2021-03-03 12:00:00-07');
 looked();
 is(runs(), 'hourly 21 01:00, daily 22 02:30, weekly 28 00:00', 'the clock is ten days ahead');
-set_clock('2027-02-21 12:00:00-07');
+set_clock('2021-02-21 12:00:00-07');
 wake();
 ok($node->poll_query_until('postgres',
-	q(SELECT count(*) = 3 FROM meritum_cache.job_state WHERE computed_at < '2027-03-01' AND name <> 'probe')),
+	q(SELECT count(*) = 3 FROM meritum_cache.job_state WHERE computed_at < '2021-03-01' AND name <> 'probe')),
 	'ten days back: all schedules are looked at again');
 is(next_runs(), 'daily 22 02:30, hourly 21 13:00, weekly 28 00:00', 'and nobody waits for days');
 looked();
@@ -211,19 +211,19 @@ like(slurp_file($node->logfile), qr/the clock was set back by 8\d{5} seconds/, '
 # A note whose next attempt was put off by the clock that was ahead
 
 sql(q(INSERT INTO meritum_cache.pending_refresh (provider_id, scope, cause, next_attempt_at)
-	VALUES ('a0000000-0000-4000-8000-000000000001', 'provider', 'worker', '2027-03-03')));
+	VALUES ('a0000000-0000-4000-8000-000000000001', 'provider', 'worker', '2021-03-03')));
 wake();
 ok($node->poll_query_until('postgres',
-	q(SELECT NOT EXISTS (SELECT FROM meritum_cache.pending_refresh WHERE next_attempt_at > '2027-03-01'))),
+	q(SELECT NOT EXISTS (SELECT FROM meritum_cache.pending_refresh WHERE next_attempt_at > '2021-03-01'))),
 	'a note does not wait for days either');
 
 # The same while the server is down
 
-set_clock('2027-03-03 12:00:00-07');
+set_clock('2021-03-03 12:00:00-07');
 looked();
 runs();
 $node->stop;
-set_clock('2027-02-21 12:00:00-07');
+set_clock('2021-02-21 12:00:00-07');
 start();
 looked();
 is(next_runs(), 'daily 22 02:30, hourly 21 13:00, weekly 28 00:00',
@@ -234,26 +234,26 @@ is(runs(), '', 'nothing runs because of that either');
 # hour from 01:00 is repeated
 
 jobs(daily => '30 2 * * *');
-set_clock('2027-03-14 01:59:59-07');
+set_clock('2021-03-14 01:59:59-07');
 looked();
 runs();
 ok($node->poll_query_until('postgres',
 	q(SELECT EXISTS (SELECT FROM meritum_cache.job_run
-		WHERE job_name = 'daily' AND scheduled_at = '2027-03-14 09:00+00' AND status = 'succeeded'))),
+		WHERE job_name = 'daily' AND scheduled_at = '2021-03-14 09:00+00' AND status = 'succeeded'))),
 	'an hour that is skipped: the job runs right after the gap');
-set_clock('2027-03-14 03:31:00-06');
+set_clock('2021-03-14 03:31:00-06');
 looked();
 is(runs(), 'daily 14 03:00', 'once');
 is(next_runs(), 'daily 15 02:30', 'the next day is as usual');
 
 jobs(daily => '30 1 * * *');
-set_clock('2027-11-07 00:00:00-06');
+set_clock('2021-11-07 00:00:00-06');
 looked();
 runs();
-set_clock('2027-11-07 01:31:00-06');
+set_clock('2021-11-07 01:31:00-06');
 looked();
 is(runs(), 'daily 07 01:30', 'an hour that is repeated: the job runs in the first');
-set_clock('2027-11-07 01:31:00-07');
+set_clock('2021-11-07 01:31:00-07');
 looked();
 is(runs(), '', 'and not in the second');
 is(next_runs(), 'daily 08 01:30', 'the next day is as usual');
@@ -273,12 +273,12 @@ sql(q(
 looked();
 runs();
 is( sql(q(SELECT name, next_run_at AT TIME ZONE 'UTC' FROM meritum_cache.job_status WHERE name <> 'probe' ORDER BY 1)),
-	"disabled|\nlost|\nnepal|2027-11-08 00:00:00\norphan|2027-11-08 00:00:00",
+	"disabled|\nlost|\nnepal|2021-11-08 00:00:00\norphan|2021-11-08 00:00:00",
 	'when they are due');
 like(slurp_file($node->logfile),
 	qr/WARNING:  job "lost" is not scheduled: time zone "Mars\/Olympus" not recognized/,
 	'a zone that the server does not know is told of');
-set_clock('2027-11-07 17:00:01-07');
+set_clock('2021-11-07 17:00:01-07');
 looked();
 is(runs(), 'nepal 07 17:00, orphan 07 17:00 failed', 'one runs');
 is(sql(q(SELECT last_message FROM meritum_cache.job_status WHERE name = 'orphan')),
@@ -287,8 +287,8 @@ sql(q(UPDATE meritum_cache.job SET enabled = true WHERE name = 'disabled'));
 looked();
 is(runs(), '', 'what passed while a job was disabled is not made up');
 is(sql(q(SELECT next_run_at AT TIME ZONE 'UTC' FROM meritum_cache.job_status WHERE name = 'disabled')),
-	'2027-11-09 00:00:00', 'it is due the next time');
-set_clock('2027-11-07 01:40:00-07');
+	'2021-11-09 00:00:00', 'it is due the next time');
+set_clock('2021-11-07 01:40:00-07');
 
 # Several jobs at once: side by side, and a slow one delays no other
 
@@ -299,7 +299,7 @@ sql(q(SELECT meritum_schedule(name, '0 12 * * *', 'SELECT pg_advisory_xact_lock_
 		FROM unnest('{one, two, three}'::text[]) AS name));
 looked();
 runs();
-set_clock('2027-11-07 12:00:01-07');
+set_clock('2021-11-07 12:00:01-07');
 wake();
 ok($node->poll_query_until('postgres',
 	q(SELECT count(*) = 2 FROM meritum_cache.job_run WHERE status = 'running')),
@@ -317,18 +317,18 @@ sql(q(
 	SELECT meritum_schedule('probe', '0 0 1 1 *', 'SELECT 1')));
 looked();
 runs();
-set_clock('2027-11-07 13:00:01-07');
+set_clock('2021-11-07 13:00:01-07');
 looked();
 is( sql(q(SELECT count(*) FILTER (WHERE status = 'running' AND job_name = 'slow'),
 				 count(*) FILTER (WHERE status = 'succeeded' AND job_name LIKE 'quick%')
-			FROM meritum_cache.job_run WHERE scheduled_at >= '2027-11-07 12:01-07')),
+			FROM meritum_cache.job_run WHERE scheduled_at >= '2021-11-07 12:01-07')),
 	'1|5', 'a slow job delays no other');
 
 # It does not overlap itself: of the times it misses, one waits for its end
 
 foreach my $minute (1 .. 3)
 {
-	set_clock("2027-11-07 13:0$minute:01-07");
+	set_clock("2021-11-07 13:0$minute:01-07");
 	looked();
 }
 is(sql(q(SELECT state FROM meritum_cache.job_status WHERE name = 'slow')), 'running', 'it is running');
@@ -345,11 +345,11 @@ is(sql(q(SELECT message FROM meritum_cache.job_run WHERE job_name = 'slow' AND s
 
 sql(q(SELECT meritum_unschedule('slow');
 	SELECT pg_cancel_backend(pid) FROM meritum_cache.job_run WHERE status = 'running'));
-set_clock('2027-12-07 00:30:00-07');
+set_clock('2021-12-07 00:30:00-07');
 looked();
-is(sql(q(SELECT count(*) FROM meritum_cache.job_run WHERE queued_at < '2027-11-07 00:30-07')),
+is(sql(q(SELECT count(*) FROM meritum_cache.job_run WHERE queued_at < '2021-11-07 00:30-07')),
 	'0', 'runs of thirty days ago are gone');
-is(sql(q(SELECT count(*) > 10 FROM meritum_cache.job_run WHERE queued_at < '2027-11-08')),
+is(sql(q(SELECT count(*) > 10 FROM meritum_cache.job_run WHERE queued_at < '2021-11-08')),
 	't', 'later ones are not');
 
 $node->stop;
