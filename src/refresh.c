@@ -129,6 +129,9 @@ collect_claims(Refresh *refresh)
 			refresh->whole_months = true;
 			continue;
 		}
+		/* only forced: then claim is NULL, which memcpy() may not be given */
+		if (task->month[i].nclaims == 0)
+			continue;
 		memcpy(&refresh->claim[refresh->nclaims], task->month[i].claim,
 			   sizeof(pg_uuid_t) * task->month[i].nclaims);
 		refresh->nclaims += task->month[i].nclaims;
