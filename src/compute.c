@@ -17,6 +17,7 @@
 #include "owner.h"
 #include "provider.h"
 #include "source.h"
+#include "uuids.h"
 #include "value.h"
 
 #define MAX_COMPUTE_DAYS 730
@@ -113,9 +114,8 @@ location_text(const char *text)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("filter \"location_id\" must hold uuids")));
-	return DatumGetCString(DirectFunctionCall1(uuid_out,
-											   DirectFunctionCall1(uuid_in,
-																   CStringGetDatum(text))));
+	return mc_uuid_text(DatumGetUUIDP(DirectFunctionCall1(uuid_in,
+														  CStringGetDatum(text))));
 }
 
 static void

@@ -14,6 +14,7 @@
 #include "custom_rows.h"
 #include "guc.h"
 #include "note.h"
+#include "uuids.h"
 #include "zone.h"
 
 static McPlan store_state = {
@@ -276,9 +277,7 @@ failed(McTask *task, const McCustomTask *wanted, ErrorData *error)
 		ereport(WARNING,
 				(errcode(error->sqlerrcode),
 				 errmsg("could not compute metric \"%s\" of provider %s (SQLSTATE %s)",
-						wanted->key,
-						DatumGetCString(DirectFunctionCall1(uuid_out,
-															UUIDPGetDatum(&task->provider))),
+						wanted->key, mc_uuid_text(&task->provider),
 						unpack_sql_state(error->sqlerrcode)),
 				 errdetail("%s", mc_error_message(error)),
 				 errhint("It is pending and will be tried again, see meritum_cache.pending_refresh.")));

@@ -16,10 +16,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "catalog/pg_type.h"
 #include "common/hashfn.h"
-#include "utils/array.h"
-#include "utils/builtins.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 
@@ -30,6 +27,7 @@
 #include "plan.h"
 #include "privilege.h"
 #include "refresh.h"
+#include "uuids.h"
 #include "wake.h"
 #include "zone.h"
 
@@ -209,7 +207,7 @@ needs_note(McSource source, const KeyEntry *entry)
  * noted with their provider are known.
  */
 static int
-keys_to_resolve(McSource source, Datum *elements)
+keys_to_resolve(McSource source, pg_uuid_t *resolve)
 {
 	HASH_SEQ_STATUS scan;
 	KeyEntry   *entry;
@@ -221,7 +219,7 @@ keys_to_resolve(McSource source, Datum *elements)
 		entry->resolved = names_claim(source) &&
 			hash_search(dirty->seen, &entry->key, HASH_FIND, NULL) != NULL;
 		if (!entry->resolved)
-			elements[n++] = UUIDPGetDatum(&entry->key);
+			resolve[n++] = entry->key;
 	}
 	return n;
 }
@@ -259,21 +257,18 @@ static void
 resolve_keys(McSource source)
 {
 	HTAB	   *keys = dirty->keys[source];
-	Datum	   *elements;
+	pg_uuid_t  *resolve;
 	int			n;
 
 	if (keys == NULL || hash_get_num_entries(keys) == 0)
 		return;
-	elements = palloc(sizeof(Datum) * hash_get_num_entries(keys));
-	n = keys_to_resolve(source, elements);
+	resolve = palloc(sizeof(pg_uuid_t) * hash_get_num_entries(keys));
+	n = keys_to_resolve(source, resolve);
 	if (n > 0 && !IsolationIsSerializable())
-		(void) mc_refresh_attempt_resolve(source,
-										  PointerGetDatum(construct_array(elements, n, UUIDOID,
-																		  UUID_LEN, false,
-																		  TYPALIGN_CHAR)),
+		(void) mc_refresh_attempt_resolve(source, mc_uuid_array(resolve, n),
 										  found_claim, keys);
 	note_keys(source);
-	pfree(elements);
+	pfree(resolve);
 	hash_destroy(keys);
 	dirty->keys[source] = NULL;
 }

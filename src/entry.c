@@ -7,9 +7,7 @@
  */
 #include "postgres.h"
 
-#include "catalog/pg_type.h"
 #include "funcapi.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/datetime.h"
 #include "utils/jsonb.h"
@@ -22,6 +20,7 @@
 #include "plan.h"
 #include "provider.h"
 #include "task.h"
+#include "uuids.h"
 #include "zone.h"
 
 static McPlan upsert_entry = {
@@ -250,10 +249,8 @@ read_entry(JsonbContainer *object, int index, const pg_uuid_t *provider,
 		value.type != jbvNull)
 	{
 		char	   *text = string_member(object, "provider_id", index);
-		char	   *own = DatumGetCString(DirectFunctionCall1(uuid_out,
-															  UUIDPGetDatum(provider)));
 
-		if (pg_strcasecmp(text, own) != 0)
+		if (pg_strcasecmp(text, mc_uuid_text(provider)) != 0)
 			bad_entry(index, "belongs to another provider");
 	}
 }

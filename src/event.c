@@ -19,6 +19,7 @@
 #include "guc.h"
 #include "owner.h"
 #include "plan.h"
+#include "uuids.h"
 
 typedef struct Event
 {
@@ -151,8 +152,7 @@ mc_event_log_count(const pg_uuid_t *provider, const char *event, int64 removed)
 		return;
 	ereport(LOG,
 			(errmsg("cache_bust provider=%s event=%s removed=%lld",
-					DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(provider))),
-					event, (long long) removed),
+					mc_uuid_text(provider), event, (long long) removed),
 			 errhidestmt(true), errhidecontext(true)));
 }
 

@@ -23,6 +23,7 @@
 #include "plan.h"
 #include "query.h"
 #include "source.h"
+#include "uuids.h"
 #include "zone.h"
 
 /* Columns of claim_fact, and of the statements that derive it. */
@@ -308,14 +309,8 @@ void
 mc_fact_derive_claims(McFactSet *set, const pg_uuid_t *provider,
 					  const pg_uuid_t *claims, int n, List **moved)
 {
-	Datum	   *elements = palloc(sizeof(Datum) * n);
-	Datum		value;
-	int			i;
+	Datum		value = mc_uuid_array(claims, n);
 
-	for (i = 0; i < n; i++)
-		elements[i] = UUIDPGetDatum(&claims[i]);
-	value = PointerGetDatum(construct_array(elements, n, UUIDOID, UUID_LEN,
-											false, TYPALIGN_CHAR));
 	*moved = list_concat(*moved, derive(MC_SCOPE_CLAIMS, &value, set, provider));
 }
 
@@ -506,7 +501,7 @@ const char **
 mc_fact_rule_names(McFactSet *set)
 {
 	NamesArg	names = {set, 0, NULL};
-	Datum	   *elements;
+	pg_uuid_t  *rules;
 	Datum		value;
 	int			n = 0;
 	int			i;
@@ -520,7 +515,7 @@ mc_fact_rule_names(McFactSet *set)
 		return names.name;
 
 	/* each rule once: name[] marks those already listed */
-	elements = palloc(sizeof(Datum) * names.capacity);
+	rules = palloc(sizeof(pg_uuid_t) * names.capacity);
 	for (i = 0; i < set->n; i++)
 	{
 		int32		rule = set->fact[i].id[MC_ID_RULE];
@@ -528,12 +523,11 @@ mc_fact_rule_names(McFactSet *set)
 		if (rule == MC_NULL || names.name[rule] != NULL)
 			continue;
 		names.name[rule] = "";
-		elements[n++] = DirectFunctionCall1(uuid_in,
-											CStringGetDatum(mc_string(set->strings, rule)));
+		rules[n++] = *DatumGetUUIDP(DirectFunctionCall1(uuid_in,
+														CStringGetDatum(mc_string(set->strings, rule))));
 	}
 	memset(names.name, 0, sizeof(char *) * names.capacity);
-	value = PointerGetDatum(construct_array(elements, n, UUIDOID, UUID_LEN,
-											false, TYPALIGN_CHAR));
+	value = mc_uuid_array(rules, n);
 	mc_query_scan(MC_AI_RULES, &value, read_name, &names);
 	return names.name;
 }

@@ -12,6 +12,7 @@
 
 #include "compat.h"
 #include "intern.h"
+#include "uuids.h"
 
 typedef struct StringKey
 {
@@ -111,7 +112,7 @@ mc_string_uuid_id(McStrings *strings, Datum value, bool isnull)
 
 	if (isnull)
 		return MC_NULL;
-	text = DatumGetCString(DirectFunctionCall1(uuid_out, value));
+	text = mc_uuid_text(DatumGetUUIDP(value));
 	return mc_string_id(strings, text, strlen(text));
 }
 

@@ -17,6 +17,7 @@
 
 #include "note.h"
 #include "plan.h"
+#include "uuids.h"
 
 /* No pause is longer than an hour, unless the clock was set back since. */
 #define IS_DUE \
@@ -155,18 +156,6 @@ static const struct
 
 #define FLAG(task, i) (*(bool *) ((char *) (task) + flag_scopes[i].offset))
 
-static Datum
-uuid_array(const pg_uuid_t *uuids, int n)
-{
-	Datum	   *elements = palloc(sizeof(Datum) * Max(n, 1));
-	int			i;
-
-	for (i = 0; i < n; i++)
-		elements[i] = UUIDPGetDatum(&uuids[i]);
-	return PointerGetDatum(construct_array(elements, n, UUIDOID, UUID_LEN,
-										   false, TYPALIGN_CHAR));
-}
-
 /* Insert one note; provider NULL for one of keys, metric for one of all. */
 static void
 write_note(const pg_uuid_t *provider, const DateADT *month,
@@ -187,12 +176,12 @@ write_note(const pg_uuid_t *provider, const DateADT *month,
 	else
 		nulls[1] = 'n';
 	if (nclaims > 0)
-		values[2] = uuid_array(claims, nclaims);
+		values[2] = mc_uuid_array(claims, nclaims);
 	else
 		nulls[2] = 'n';
 	values[3] = CStringGetTextDatum(scope);
 	if (nkeys > 0)
-		values[4] = uuid_array(keys, nkeys);
+		values[4] = mc_uuid_array(keys, nkeys);
 	else
 		nulls[4] = 'n';
 	values[5] = CStringGetTextDatum(cause);

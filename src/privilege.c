@@ -29,6 +29,7 @@
 #include "guc.h"
 #include "owner.h"
 #include "privilege.h"
+#include "uuids.h"
 
 const char *const mc_level_name[MC_N_LEVELS] = {
 	[MC_LEVEL_NONE] = "none",
@@ -235,12 +236,6 @@ get_pin(void)
 	return mc_pin;
 }
 
-static char *
-provider_text(const pg_uuid_t *provider)
-{
-	return DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(provider)));
-}
-
 static void
 report_unpinned(void)
 {
@@ -262,7 +257,7 @@ mc_require_provider(const pg_uuid_t *provider)
 			ereport(ERROR,
 					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 					 errmsg("permission denied for provider %s",
-							provider_text(provider)),
+							mc_uuid_text(provider)),
 					 errdetail("The session is pinned to another provider.")));
 	}
 	else if (needs_pin())
@@ -285,7 +280,7 @@ static void
 set_pin(const pg_uuid_t *provider, GucAction action)
 {
 	(void) set_config_option("meritum_cache.provider",
-							 provider != NULL ? provider_text(provider) : "",
+							 provider != NULL ? mc_uuid_text(provider) : "",
 							 PGC_INTERNAL, PGC_S_SESSION, action, true, 0,
 							 false);
 }

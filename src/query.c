@@ -13,7 +13,6 @@
 #include "catalog/pg_index.h"
 #include "catalog/pg_type.h"
 #include "lib/stringinfo.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -22,6 +21,7 @@
 
 #include "owner.h"
 #include "query.h"
+#include "uuids.h"
 #include "zone.h"
 
 static McPlan fact_plan[MC_N_SCOPES];
@@ -581,15 +581,14 @@ add_providers(List *list, uint64 n, MemoryContext caller)
 static List *
 add_known(List *list, MemoryContext caller)
 {
-	Datum	   *elements = palloc(sizeof(Datum) * Max(list_length(list), 1));
+	pg_uuid_t  *providers = palloc(sizeof(pg_uuid_t) * Max(list_length(list), 1));
 	Datum		values[2] = {BoolGetDatum(!has(MC_CLAIMS))};
 	ListCell   *lc;
 	int			n = 0;
 
 	foreach(lc, list)
-		elements[n++] = UUIDPGetDatum((pg_uuid_t *) lfirst(lc));
-	values[1] = PointerGetDatum(construct_array(elements, n, UUIDOID, UUID_LEN,
-												false, TYPALIGN_CHAR));
+		providers[n++] = *(pg_uuid_t *) lfirst(lc);
+	values[1] = mc_uuid_array(providers, n);
 	return add_providers(list, mc_plan_execute(&select_known, values, NULL), caller);
 }
 

@@ -15,7 +15,6 @@
 #include "commands/async.h"
 #include "port/pg_bitutils.h"
 #include "portability/instr_time.h"
-#include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/json.h"
 #include "utils/timestamp.h"
@@ -30,6 +29,7 @@
 #include "query.h"
 #include "refresh.h"
 #include "stats.h"
+#include "uuids.h"
 #include "zone.h"
 
 /* Bytes that a notification may carry. */
@@ -55,12 +55,6 @@ typedef struct Refresh
 	int			invalidations;	/* parts of the task that were noted */
 	List	   *moved;
 } Refresh;
-
-static const char *
-provider_text(const pg_uuid_t *provider)
-{
-	return DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(provider)));
-}
 
 static int
 compare_uuids(const void *a, const void *b)
@@ -392,7 +386,7 @@ report_drift(const Refresh *refresh, McOutcome *outcome)
 	if (refresh->drift > 0)
 		ereport(WARNING,
 				(errmsg("facts of provider %s had drifted from its claims",
-						provider_text(&refresh->task->provider)),
+						mc_uuid_text(&refresh->task->provider)),
 				 errdetail_plural("%d claim differed without a note of its change; it was repaired.",
 								  "%d claims differed without a note of their change; they were repaired.",
 								  refresh->drift, refresh->drift),
@@ -447,7 +441,7 @@ notify(const Refresh *refresh, const McOutcome *outcome)
 		return;
 	initStringInfo(&payload);
 	appendStringInfo(&payload, "{\"provider\":\"%s\",\"version\":" INT64_FORMAT ",\"metrics\":",
-					 provider_text(&refresh->task->provider),
+					 mc_uuid_text(&refresh->task->provider),
 					 refresh->state.version);
 	head = payload.len;
 	appendStringInfoChar(&payload, '[');
@@ -482,7 +476,7 @@ log_refresh(const McTask *task, const McOutcome *outcome, double ms)
 		return;
 	ereport(LOG,
 			(errmsg("cache_refresh provider=%s cause=%s metrics=%d entries=%lld ms=%.3f",
-					provider_text(&task->provider), mc_cause_token(task->cause),
+					mc_uuid_text(&task->provider), mc_cause_token(task->cause),
 					pg_popcount64(outcome->cells.metrics) +
 					list_length(outcome->custom),
 					(long long) (outcome->cells.changed + outcome->cells.unchanged),

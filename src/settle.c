@@ -12,10 +12,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "catalog/pg_type.h"
-#include "utils/array.h"
 #include "storage/proc.h"
-#include "utils/builtins.h"
 #include "utils/timestamp.h"
 
 #include "attempt.h"
@@ -28,6 +25,7 @@
 #include "refresh.h"
 #include "query.h"
 #include "source.h"
+#include "uuids.h"
 #include "zone.h"
 
 /* Cells that a changed claim touches, about; and at most those of a month. */
@@ -152,8 +150,7 @@ warn(const McTask *task, const ErrorData *error)
 	ereport(WARNING,
 			(errcode(error->sqlerrcode),
 			 errmsg("could not refresh the figures of provider %s (SQLSTATE %s)",
-					DatumGetCString(DirectFunctionCall1(uuid_out,
-														UUIDPGetDatum(&task->provider))),
+					mc_uuid_text(&task->provider),
 					unpack_sql_state(error->sqlerrcode)),
 			 errdetail("%s", mc_error_message(error)),
 			 errhint("The change itself is kept; the refresh is pending and will be tried again, see meritum_cache.pending_refresh.")));

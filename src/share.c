@@ -16,7 +16,6 @@
 #include "access/xact.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
-#include "utils/builtins.h"
 #include "utils/json.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
@@ -29,6 +28,7 @@
 #include "provider.h"
 #include "refresh.h"
 #include "share.h"
+#include "uuids.h"
 
 static McPlan is_done = {
 	"SELECT FROM meritum_cache.provider_state"
@@ -122,14 +122,11 @@ refresh_provider(const McBatch *batch, const McBatchProvider *provider)
 static void
 record_error(McShare *share, const pg_uuid_t *provider, const ErrorData *error)
 {
-	char	   *id = DatumGetCString(DirectFunctionCall1(uuid_out,
-														 UUIDPGetDatum(provider)));
-
 	if (share->counts.failed++ > 0)
 		appendStringInfoString(&share->errors, ", ");
 	appendStringInfo(&share->errors,
 					 "{\"providerId\": \"%s\", \"sqlstate\": \"%s\", \"message\": ",
-					 id, unpack_sql_state(error->sqlerrcode));
+					 mc_uuid_text(provider), unpack_sql_state(error->sqlerrcode));
 	escape_json(&share->errors, mc_error_message(error));
 	appendStringInfoChar(&share->errors, '}');
 }

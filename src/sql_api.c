@@ -5,9 +5,7 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
-#include "catalog/pg_type.h"
 #include "funcapi.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/formatting.h"
 #include "utils/jsonb.h"
@@ -25,6 +23,7 @@
 #include "refresh.h"
 #include "query.h"
 #include "source.h"
+#include "uuids.h"
 #include "zone.h"
 
 /* Snapshot rows of earlier months are history, and no refresh moves them. */
@@ -222,9 +221,7 @@ check_claim(const pg_uuid_t *claim, const pg_uuid_t *provider,
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("claim %s is not an %s claim of provider %s",
-						DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(claim))),
-						claim_type,
-						DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(provider))))));
+						mc_uuid_text(claim), claim_type, mc_uuid_text(provider))));
 }
 
 PG_FUNCTION_INFO_V1(meritum_handle_claim_state_change);

@@ -12,6 +12,7 @@
 #include "utils/datetime.h"
 #include "utils/numeric.h"
 
+#include "uuids.h"
 #include "value.h"
 #include "zone.h"
 
@@ -252,8 +253,7 @@ push_item_key(Builder *out, const Source *source)
 			push_date(out, key, false);
 			break;
 		case MC_GROUP_CLAIM:
-			push_cstring(out, DatumGetCString(DirectFunctionCall1(uuid_out,
-																  UUIDPGetDatum(&fold->claims->fact[key].claim))));
+			push_cstring(out, mc_uuid_text(&fold->claims->fact[key].claim));
 			break;
 		default:
 			push_string(out, item_strings(fold), key);
