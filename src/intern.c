@@ -128,6 +128,16 @@ mc_string_length(const McStrings *strings, int32 id)
 	return strings->string[id].len;
 }
 
+Datum
+mc_string_datum(const McStrings *strings, int32 id, bool *isnull)
+{
+	*isnull = id == MC_NULL;
+	if (*isnull)
+		return (Datum) 0;
+	return PointerGetDatum(cstring_to_text_with_len(strings->string[id].data,
+													strings->string[id].len));
+}
+
 int
 mc_string_compare(const McStrings *strings, int32 a, int32 b)
 {

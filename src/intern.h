@@ -23,6 +23,9 @@ extern int32 mc_string_uuid_id(McStrings *strings, Datum value, bool isnull);
 extern const char *mc_string(const McStrings *strings, int32 id);
 extern int	mc_string_length(const McStrings *strings, int32 id);
 
+/* As text, in the current memory context; MC_NULL is a null. */
+extern Datum mc_string_datum(const McStrings *strings, int32 id, bool *isnull);
+
 /* Byte order, nulls last. */
 extern int	mc_string_compare(const McStrings *strings, int32 a, int32 b);
 

@@ -68,16 +68,6 @@ mc_places_derive(McStrings *strings, const pg_uuid_t *provider)
 	return places;
 }
 
-static Datum
-string_element(const McStrings *strings, int32 id, bool *isnull)
-{
-	*isnull = id == MC_NULL;
-	if (*isnull)
-		return (Datum) 0;
-	return PointerGetDatum(cstring_to_text_with_len(mc_string(strings, id),
-													mc_string_length(strings, id)));
-}
-
 Datum
 mc_places_pack(const McStrings *strings, const McPlaces *places)
 {
@@ -92,9 +82,9 @@ mc_places_pack(const McStrings *strings, const McPlaces *places)
 		const McPlace *place = &places->place[i];
 		int			e = i * N_ELEMENTS;
 
-		elements[e] = string_element(strings, place->id, &nulls[e]);
-		elements[e + 1] = string_element(strings, place->name, &nulls[e + 1]);
-		elements[e + 2] = string_element(strings, place->centre, &nulls[e + 2]);
+		elements[e] = mc_string_datum(strings, place->id, &nulls[e]);
+		elements[e + 1] = mc_string_datum(strings, place->name, &nulls[e + 1]);
+		elements[e + 2] = mc_string_datum(strings, place->centre, &nulls[e + 2]);
 		elements[e + 3] = CStringGetTextDatum(psprintf(INT64_FORMAT, place->rate));
 	}
 	if (n == 0)

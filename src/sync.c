@@ -176,16 +176,6 @@ typedef struct Writes
 } Writes;
 
 static Datum
-string_datum(const McStrings *strings, int32 id, bool *isnull)
-{
-	*isnull = id == MC_NULL;
-	if (*isnull)
-		return (Datum) 0;
-	return PointerGetDatum(cstring_to_text_with_len(mc_string(strings, id),
-													mc_string_length(strings, id)));
-}
-
-static Datum
 date_datum(DateADT date, bool *isnull)
 {
 	*isnull = date == MC_NO_DATE;
@@ -203,7 +193,7 @@ codes_datum(const McStrings *strings, const McFact *fact, bool *isnull)
 		return (Datum) 0;
 	elements = palloc(sizeof(Datum) * Max(fact->ncodes, 1));
 	for (i = 0; i < fact->ncodes; i++)
-		elements[i] = string_datum(strings, fact->codes[i], isnull);
+		elements[i] = mc_string_datum(strings, fact->codes[i], isnull);
 	return PointerGetDatum(construct_array(elements, fact->ncodes, TEXTOID, -1,
 										   false, TYPALIGN_INT));
 }
@@ -223,7 +213,7 @@ fact_datum(Writes *writes, const McFact *fact)
 
 #define STRINGS(ids) \
 	for (i = 0; i < lengthof(ids); i++, c++) \
-		values[c] = string_datum(strings, fact->id[(ids)[i]], &nulls[c])
+		values[c] = mc_string_datum(strings, fact->id[(ids)[i]], &nulls[c])
 	values[c++] = UUIDPGetDatum(writes->provider);
 	values[c++] = DateADTGetDatum(fact->date);
 	values[c++] = UUIDPGetDatum(&fact->claim);
