@@ -283,15 +283,6 @@ mc_cells_drop(McCells *cells, McCell *cell)
 	push(&cells->delete_tid, PointerGetDatum(&cell->tid), false);
 }
 
-static void
-check_count(uint64 written, int expected)
-{
-	if (written != expected)
-		ereport(ERROR,
-				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("meritum_cache.analytics_cache was changed by another transaction")));
-}
-
 void
 mc_cells_write(McCells *cells, TimestampTz now, McWritten *written)
 {
@@ -306,8 +297,8 @@ mc_cells_write(McCells *cells, TimestampTz now, McWritten *written)
 	{
 		values[0] = make_array(&cells->delete_tid, TIDOID,
 							   sizeof(ItemPointerData), false, TYPALIGN_SHORT);
-		check_count(mc_plan_execute(&delete_cells, values, NULL),
-					cells->delete_tid.n);
+		mc_plan_write(&delete_cells, values, cells->delete_tid.n,
+					  "analytics_cache");
 	}
 	if (cells->update_tid.n > 0)
 	{
@@ -316,8 +307,8 @@ mc_cells_write(McCells *cells, TimestampTz now, McWritten *written)
 							   sizeof(ItemPointerData), false, TYPALIGN_SHORT);
 		values[2] = make_array(&cells->update_value, JSONBOID, -1, false,
 							   TYPALIGN_INT);
-		check_count(mc_plan_execute(&update_cells, values, NULL),
-					cells->update_tid.n);
+		mc_plan_write(&update_cells, values, cells->update_tid.n,
+					  "analytics_cache");
 	}
 	if (cells->insert_key.n > 0)
 	{

@@ -130,15 +130,6 @@ make_array(Datum *values, bool *nulls, int n, Oid type, int length, bool byval,
 	make_array(values, nulls, n, JSONBOID, -1, false, TYPALIGN_INT)
 
 static void
-check_count(uint64 written, int expected)
-{
-	if (written != expected)
-		ereport(ERROR,
-				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("meritum_cache.analytics_cache was changed by another transaction")));
-}
-
-static void
 write_rows(const pg_uuid_t *provider, const char *key, TimestampTz now,
 		   const McCustomRows *stored, const McCustomRows *computed,
 		   McWritten *written)
@@ -165,14 +156,14 @@ write_rows(const pg_uuid_t *provider, const char *key, TimestampTz now,
 	if (write.ndeletes > 0)
 	{
 		values[0] = TIDS(write.gone, write.ndeletes);
-		check_count(mc_plan_execute(&delete_rows, values, NULL), write.ndeletes);
+		mc_plan_write(&delete_rows, values, write.ndeletes, "analytics_cache");
 	}
 	if (write.nupdates > 0)
 	{
 		values[0] = TimestampTzGetDatum(now);
 		values[1] = TIDS(write.tid, write.nupdates);
 		values[2] = JSONBS(write.new, write.same, write.nupdates);
-		check_count(mc_plan_execute(&update_rows, values, NULL), write.nupdates);
+		mc_plan_write(&update_rows, values, write.nupdates, "analytics_cache");
 	}
 	if (write.ninserts > 0)
 	{

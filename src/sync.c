@@ -256,19 +256,6 @@ fact_array(Writes *writes, Datum *rows, int n)
 										   TYPALIGN_DOUBLE));
 }
 
-/*
- * The provider's lock is held, so nobody else can have moved a row; if one is
- * not where it was read, somebody changed the table by hand.
- */
-static void
-check_count(uint64 written, int expected)
-{
-	if (written != expected)
-		ereport(ERROR,
-				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("meritum_cache.claim_fact was changed by another transaction")));
-}
-
 static void
 flush(Writes *writes)
 {
@@ -277,14 +264,14 @@ flush(Writes *writes)
 	if (writes->ndelete > 0)
 	{
 		values[0] = tid_array(writes->delete_tid, writes->ndelete);
-		check_count(mc_plan_execute(&delete_facts, values, NULL), writes->ndelete);
+		mc_plan_write(&delete_facts, values, writes->ndelete, "claim_fact");
 		writes->ndelete = 0;
 	}
 	if (writes->nupdate > 0)
 	{
 		values[0] = tid_array(writes->update_tid, writes->nupdate);
 		values[1] = fact_array(writes, writes->update, writes->nupdate);
-		check_count(mc_plan_execute(&update_facts, values, NULL), writes->nupdate);
+		mc_plan_write(&update_facts, values, writes->nupdate, "claim_fact");
 		writes->nupdate = 0;
 	}
 	if (writes->ninsert > 0)
