@@ -13,16 +13,14 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
 #include "utils/json.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
-#include "note.h"
+#include "attempt.h"
 #include "owner.h"
 #include "plan.h"
 #include "provider.h"
@@ -131,6 +129,21 @@ record_error(McShare *share, const pg_uuid_t *provider, const ErrorData *error)
 	appendStringInfoChar(&share->errors, '}');
 }
 
+typedef struct Refreshing
+{
+	const McBatch *batch;
+	const McBatchProvider *provider;
+	int64		written;
+} Refreshing;
+
+static void
+attempt_provider(void *arg)
+{
+	Refreshing *r = arg;
+
+	r->written = refresh_provider(r->batch, r->provider);
+}
+
 /*
  * Refresh one provider in a subtransaction, so that its error undoes only
  * what was done for it.
@@ -138,35 +151,23 @@ record_error(McShare *share, const pg_uuid_t *provider, const ErrorData *error)
 static void
 process_provider(McShare *share, const McBatchProvider *provider)
 {
-	ResourceOwner owner = CurrentResourceOwner;
+	Refreshing	r = {share->batch, provider};
+	ErrorData  *error;
 
-	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(share->scratch);
-	PG_TRY();
+	error = mc_attempt(attempt_provider, &r, 0);
+	if (error == NULL)
 	{
-		int64		written = refresh_provider(share->batch, provider);
-
-		ReleaseCurrentSubTransaction();
-		share->counts.entries += written;
+		share->counts.entries += r.written;
 		share->counts.processed++;
 	}
-	PG_CATCH();
+	else
 	{
-		ErrorData  *error;
-
-		MemoryContextSwitchTo(share->scratch);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-
 		/* Someone wants the batch to stop, or its time is over. */
 		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 			ReThrowError(error);
-		MemoryContextSwitchTo(share->scratch);
 		record_error(share, &provider->id, error);
 	}
-	PG_END_TRY();
-	CurrentResourceOwner = owner;
 	MemoryContextSwitchTo(share->context);
 	MemoryContextReset(share->scratch);
 }
