@@ -681,8 +681,7 @@ mc_refresh_task(McTask *task, McWait wait, bool notes, McOutcome *outcome)
 }
 
 int64
-mc_refresh_full(const pg_uuid_t *provider, DateADT as_of, bool recheck,
-				int64 *unchanged)
+mc_refresh_full(const pg_uuid_t *provider, DateADT as_of, bool recheck)
 {
 	McTask	   *task = mc_task_create(provider, MC_CAUSE_NIGHTLY);
 	McOutcome	outcome;
@@ -693,7 +692,5 @@ mc_refresh_full(const pg_uuid_t *provider, DateADT as_of, bool recheck,
 	task->as_of = as_of;
 	task->has_as_of = true;
 	mc_refresh_task(task, MC_WAIT, true, &outcome);
-	if (unchanged != NULL)
-		*unchanged = outcome.cells.unchanged;
 	return outcome.cells.changed + outcome.cells.unchanged;
 }

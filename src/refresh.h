@@ -85,9 +85,9 @@ extern bool mc_refresh_attempt_resolve(McSource source, Datum keys,
 
 /*
  * All metrics of the trailing window; with recheck the facts are compared with
- * the source tables first.
+ * the source tables first.  Returns how many entries were written.
  */
 extern int64 mc_refresh_full(const pg_uuid_t *provider, DateADT as_of,
-							 bool recheck, int64 *unchanged);
+							 bool recheck);
 
 #endif

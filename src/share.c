@@ -102,11 +102,9 @@ refresh_provider(const McBatch *batch, const McBatchProvider *provider)
 {
 	McBracket	bracket;
 	Datum		values[2];
-	int64		unchanged;
 	int64		written;
 
-	written = mc_refresh_full(&provider->id, batch->as_of, provider->recheck,
-							  &unchanged);
+	written = mc_refresh_full(&provider->id, batch->as_of, provider->recheck);
 
 	/* Under the provider's lock, which the refresh took. */
 	mc_owner_enter(&bracket, true);
