@@ -20,6 +20,7 @@
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 
+#include "announce.h"
 #include "dirty.h"
 #include "event.h"
 #include "note.h"
@@ -444,11 +445,11 @@ transaction_callback(XactEvent event, void *arg)
 	switch (event)
 	{
 		case XACT_EVENT_PRE_COMMIT:
-			mc_refresh_set_preparing(false);
+			mc_announce_set_preparing(false);
 			settle();
 			break;
 		case XACT_EVENT_PRE_PREPARE:
-			mc_refresh_set_preparing(true);
+			mc_announce_set_preparing(true);
 			settle();
 			break;
 		case XACT_EVENT_COMMIT:
@@ -461,7 +462,7 @@ transaction_callback(XactEvent event, void *arg)
 			break;
 		case XACT_EVENT_PREPARE:
 		case XACT_EVENT_ABORT:
-			mc_refresh_set_preparing(false);
+			mc_announce_set_preparing(false);
 			dirty = NULL;
 			dirty_context = NULL;
 			wake_at_commit = false;

@@ -12,14 +12,12 @@
  */
 #include "postgres.h"
 
-#include "commands/async.h"
-#include "port/pg_bitutils.h"
 #include "portability/instr_time.h"
 #include "utils/datum.h"
-#include "utils/json.h"
 #include "utils/timestamp.h"
 
 #include "affected.h"
+#include "announce.h"
 #include "custom_refresh.h"
 #include "figures.h"
 #include "guc.h"
@@ -29,11 +27,7 @@
 #include "query.h"
 #include "refresh.h"
 #include "stats.h"
-#include "uuids.h"
 #include "zone.h"
-
-/* Bytes that a notification may carry. */
-#define MAX_PAYLOAD 7999
 
 /* A refresh in progress. */
 typedef struct Refresh
@@ -375,24 +369,6 @@ remove_provider(const pg_uuid_t *provider, McOutcome *outcome)
 	mc_provider_state_remove(provider);
 }
 
-/*
- * Facts that differ although nothing was noted should never be: something
- * changed the source tables behind the triggers, or the facts themselves.
- */
-static void
-report_drift(const Refresh *refresh, McOutcome *outcome)
-{
-	outcome->drift = refresh->drift;
-	if (refresh->drift > 0)
-		ereport(WARNING,
-				(errmsg("facts of provider %s had drifted from its claims",
-						mc_uuid_text(&refresh->task->provider)),
-				 errdetail_plural("%d claim differed without a note of its change; it was repaired.",
-								  "%d claims differed without a note of their change; they were repaired.",
-								  refresh->drift, refresh->drift),
-				 errhint("Changes made with triggers disabled, as with session_replication_role = replica, are not noted.")));
-}
-
 /* The outcome outlives the memory of the refresh. */
 static void
 copy_outcome(const Refresh *refresh, McOutcome *outcome, MemoryContext caller)
@@ -415,75 +391,6 @@ copy_outcome(const Refresh *refresh, McOutcome *outcome, MemoryContext caller)
 	MemoryContextSwitchTo(old);
 }
 
-static bool preparing = false;
-
-void
-mc_refresh_set_preparing(bool value)
-{
-	preparing = value;
-}
-
-/*
- * Tell who listens that figures of the provider have changed: a JSON object of
- * provider, version and metrics, sent when the transaction commits.
- */
-static void
-notify(const Refresh *refresh, const McOutcome *outcome)
-{
-	StringInfoData payload;
-	const char *separator = "";
-	ListCell   *lc;
-	int			head;
-	int			m;
-
-	if (mc_notify_channel[0] == '\0' || preparing ||
-		outcome->cells.changed + outcome->cells.deleted == 0)
-		return;
-	initStringInfo(&payload);
-	appendStringInfo(&payload, "{\"provider\":\"%s\",\"version\":" INT64_FORMAT ",\"metrics\":",
-					 mc_uuid_text(&refresh->task->provider),
-					 refresh->state.version);
-	head = payload.len;
-	appendStringInfoChar(&payload, '[');
-	for (m = 0; m < MC_N_METRICS; m++)
-		if (outcome->cells.metrics & MC_METRIC_BIT(m))
-		{
-			appendStringInfo(&payload, "%s\"%s\"", separator, mc_metric[m].key);
-			separator = ",";
-		}
-	foreach(lc, outcome->custom)
-	{
-		appendStringInfoString(&payload, separator);
-		escape_json(&payload, lfirst(lc));
-		separator = ",";
-	}
-	appendStringInfoChar(&payload, ']');
-
-	/* more than a notification holds: null stands for any */
-	if (payload.len > MAX_PAYLOAD)
-	{
-		payload.len = head;
-		appendStringInfoString(&payload, "null");
-	}
-	appendStringInfoChar(&payload, '}');
-	Async_Notify(mc_notify_channel, payload.data);
-}
-
-static void
-log_refresh(const McTask *task, const McOutcome *outcome, double ms)
-{
-	if (mc_log_min_duration < 0 || ms < mc_log_min_duration)
-		return;
-	ereport(LOG,
-			(errmsg("cache_refresh provider=%s cause=%s metrics=%d entries=%lld ms=%.3f",
-					mc_uuid_text(&task->provider), mc_cause_token(task->cause),
-					pg_popcount64(outcome->cells.metrics) +
-					list_length(outcome->custom),
-					(long long) (outcome->cells.changed + outcome->cells.unchanged),
-					ms),
-			 errhidestmt(true), errhidecontext(true)));
-}
-
 /* Count and log a refresh that was done. */
 static void
 report(const McTask *task, const McOutcome *outcome, instr_time start)
@@ -497,7 +404,7 @@ report(const McTask *task, const McOutcome *outcome, instr_time start)
 	mc_stats_refreshed(task->cause, outcome->cells.changed,
 					   outcome->cells.unchanged, ms);
 	mc_stats_failed(task->cause, outcome->failed);
-	log_refresh(task, outcome, ms);
+	mc_announce_refresh(task, &outcome->cells, outcome->custom, ms);
 }
 
 void
@@ -566,7 +473,8 @@ refresh_claims(Refresh *refresh, TimestampTz now, McOutcome *outcome)
 	plan_existing_months(refresh);
 	outcome->differences = sync_facts(refresh);
 	plan_forced(refresh);
-	report_drift(refresh, outcome);
+	outcome->drift = refresh->drift;
+	mc_announce_drift(&task->provider, refresh->drift);
 	mc_figures_write(&task->provider, &refresh->affected, refresh->facts,
 					 refresh->as_of, now, &outcome->cells);
 }
@@ -628,7 +536,8 @@ run(McTask *task, McOutcome *outcome, MemoryContext caller)
 		(refresh->facts != NULL && !refresh->state.facts_complete) ||
 		outcome->cells.changed + outcome->cells.unchanged + outcome->cells.deleted > 0)
 		store_state(refresh, now, outcome);
-	notify(refresh, outcome);
+	mc_announce_figures(&task->provider, refresh->state.version,
+						&outcome->cells, outcome->custom);
 }
 
 static bool

@@ -49,12 +49,6 @@ extern ErrorData *mc_refresh_attempt(McTask *task, McWait wait, bool notes,
 extern bool mc_refresh_attempt_unresolved(void);
 
 /*
- * The transaction is being prepared: it may not notify, since PostgreSQL
- * refuses to prepare one that has.
- */
-extern void mc_refresh_set_preparing(bool preparing);
-
-/*
  * At commit: refresh what the tasks ask for, or leave notes of it, as the
  * settings say.  A failing refresh becomes a note and a warning unless
  * meritum_cache.on_error says otherwise.  Returns true if notes were left.
