@@ -15,13 +15,13 @@
 
 #include "dirty.h"
 #include "job.h"
+#include "launcher.h"
 #include "owner.h"
 #include "plan.h"
 #include "privilege.h"
 #include "run.h"
 #include "schedule.h"
 #include "wake.h"
-#include "worker.h"
 #include "zone.h"
 
 static McPlan set_job = {
@@ -70,7 +70,7 @@ require_worker(void)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("there is no background worker to run jobs"),
 				 errhint("Add meritum_cache to shared_preload_libraries and restart the server.")));
-	if (!mc_worker_expected())
+	if (!mc_launcher_lists_database())
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("this database has no background worker to run jobs"),

@@ -11,10 +11,10 @@
 
 #include "dirty.h"
 #include "guc.h"
+#include "launcher.h"
 #include "privilege.h"
 #include "stats.h"
 #include "wake.h"
-#include "worker.h"
 #include "zone.h"
 
 PG_MODULE_MAGIC;
@@ -59,6 +59,6 @@ _PG_init(void)
 	{
 		mc_stats_init();
 		mc_wake_init();
-		mc_worker_init();
+		mc_launcher_init();
 	}
 }

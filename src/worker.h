@@ -1,18 +1,12 @@
 /*
  * worker.h
- *		The background processes: launcher, a worker for each database, and
- *		jobs.
+ *		The worker of a database, and what all background processes share.
  */
 #ifndef MERITUM_CACHE_WORKER_H
 #define MERITUM_CACHE_WORKER_H
 
+#include "datatype/timestamp.h"
 #include "utils/elog.h"
-
-/* Called from _PG_init while shared_preload_libraries is being processed. */
-extern void mc_worker_init(void);
-
-/* Whether meritum_cache.databases names the current database. */
-extern bool mc_worker_expected(void);
 
 /*
  * Run a unit of work in a transaction of its own.  Returns NULL, or the error
@@ -25,8 +19,19 @@ extern ErrorData *mc_worker_unit(const char *activity, McUnit unit, void *arg);
 /* What each of the processes begins with. */
 extern void mc_worker_signals(void);
 
+/* Log an error that a unit ended with, but not what it may quote of claims. */
+extern void mc_worker_report(const char *activity, const ErrorData *error);
+
+/* For the loop of a process: end it or read new settings, if told to. */
+extern void mc_worker_interrupts(void);
+
+/*
+ * Sleep until the latch is set or a time has come, or for some minutes.  The
+ * caller resets the latch before it looks for work.
+ */
+extern void mc_worker_sleep(TimestampTz until);
+
 /* Entry points of the processes. */
-extern PGDLLEXPORT void mc_launcher_main(Datum arg);
 extern PGDLLEXPORT void mc_worker_main(Datum arg);
 extern PGDLLEXPORT void mc_job_main(Datum arg);
 
