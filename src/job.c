@@ -30,6 +30,7 @@
 #include "owner.h"
 #include "plan.h"
 #include "run.h"
+#include "schedule.h"
 #include "zone.h"
 
 #define MAX_PROCESSES 64		/* as many as max_parallel_jobs allows */
@@ -132,37 +133,6 @@ static McPlan count_running = {
 	" WHERE status = 'running' AND run_id <> ALL ($1)",
 	"int8[]", SPI_OK_SELECT
 };
-
-void
-mc_job_parse_schedule(const char *text, McSchedule *schedule)
-{
-	McScheduleError error;
-
-	if (mc_schedule_parse(text, schedule, &error))
-		return;
-	if (error.field != NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid %s in schedule \"%s\"", error.field, text),
-				 errdetail_internal("%s", error.reason)));
-	ereport(ERROR,
-			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("invalid schedule \"%s\"", text),
-			 errdetail_internal("%s", error.reason),
-			 errhint("A schedule is minute, hour, day of month, month and day of week, such as \"0 2 * * *\", or one of @hourly, @daily, @weekly, @monthly and @yearly.")));
-}
-
-pg_tz *
-mc_job_parse_zone(const char *name)
-{
-	pg_tz	   *zone = pg_tzset(name);
-
-	if (zone == NULL || !pg_tz_acceptable(zone))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("time zone \"%s\" not recognized", name)));
-	return zone;
-}
 
 int
 mc_job_parse_timeout(const Interval *timeout)

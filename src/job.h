@@ -8,8 +8,6 @@
 
 #include "datatype/timestamp.h"
 
-#include "schedule.h"
-
 /*
  * In the worker.  Step is for each time that wanted is true, inside a bracket
  * (owner.h); launch starts the processes that it chose, and comes after the
@@ -33,10 +31,6 @@ typedef struct McJobRequest
 	Oid			database;
 	Oid			owner;
 } McJobRequest;
-
-/* These raise 22023. */
-extern void mc_job_parse_schedule(const char *text, McSchedule *schedule);
-extern pg_tz *mc_job_parse_zone(const char *name);
 
 /* In milliseconds; raises 22023 unless positive. */
 extern int	mc_job_parse_timeout(const Interval *timeout);

@@ -7,12 +7,12 @@
 #include "access/htup_details.h"
 #include "commands/trigger.h"
 #include "executor/spi.h"
-#include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
+#include "args.h"
 #include "dirty.h"
 #include "job.h"
 #include "launcher.h"
@@ -46,12 +46,34 @@ static McPlan select_job = {
 };
 
 static void
-require_argument(FunctionCallInfo fcinfo, int n, const char *name)
+parse_schedule(const char *text, McSchedule *schedule)
 {
-	if (PG_ARGISNULL(n))
+	McScheduleError error;
+
+	if (mc_schedule_parse(text, schedule, &error))
+		return;
+	if (error.field != NULL)
 		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("%s must not be null", name)));
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid %s in schedule \"%s\"", error.field, text),
+				 errdetail_internal("%s", error.reason)));
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("invalid schedule \"%s\"", text),
+			 errdetail_internal("%s", error.reason),
+			 errhint("A schedule is minute, hour, day of month, month and day of week, such as \"0 2 * * *\", or one of @hourly, @daily, @weekly, @monthly and @yearly.")));
+}
+
+static pg_tz *
+parse_zone(const char *name)
+{
+	pg_tz	   *zone = pg_tzset(name);
+
+	if (zone == NULL || !pg_tz_acceptable(zone))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("time zone \"%s\" not recognized", name)));
+	return zone;
 }
 
 static void
@@ -121,7 +143,7 @@ check_job(PG_FUNCTION_ARGS)
 	desc = RelationGetDescr(trigger->tg_relation);
 
 	if (get_column(row, desc, "schedule", &value))
-		mc_job_parse_schedule(TextDatumGetCString(value), &schedule);
+		parse_schedule(TextDatumGetCString(value), &schedule);
 	if (get_column(row, desc, "timeout", &value))
 		(void) mc_job_parse_timeout(DatumGetIntervalP(value));
 	return PointerGetDatum(row);
@@ -134,11 +156,11 @@ meritum_next_run(PG_FUNCTION_ARGS)
 	pg_tz	   *zone;
 	TimestampTz next;
 
-	require_argument(fcinfo, 0, "schedule");
-	require_argument(fcinfo, 1, "after");
-	mc_job_parse_schedule(text_to_cstring(PG_GETARG_TEXT_PP(0)), &schedule);
+	mc_arg_required(fcinfo, 0, "schedule");
+	mc_arg_required(fcinfo, 1, "after");
+	parse_schedule(text_to_cstring(PG_GETARG_TEXT_PP(0)), &schedule);
 	zone = PG_ARGISNULL(2) ? mc_zone() :
-		mc_job_parse_zone(text_to_cstring(PG_GETARG_TEXT_PP(2)));
+		parse_zone(text_to_cstring(PG_GETARG_TEXT_PP(2)));
 	if (!mc_schedule_next(&schedule, PG_GETARG_TIMESTAMPTZ(1), zone, &next))
 		PG_RETURN_NULL();
 	PG_RETURN_TIMESTAMPTZ(next);
@@ -152,7 +174,7 @@ meritum_run_job(PG_FUNCTION_ARGS)
 	Datum		value;
 	int64		run;
 
-	require_argument(fcinfo, 0, "name");
+	mc_arg_required(fcinfo, 0, "name");
 	mc_require_unpinned("meritum_run_job");
 	name = text_to_cstring(PG_GETARG_TEXT_PP(0));
 
@@ -184,13 +206,13 @@ meritum_schedule(PG_FUNCTION_ARGS)
 	Datum		values[7];
 	char		nulls[7] = {' ', ' ', ' ', ' ', ' ', ' ', ' '};
 
-	require_argument(fcinfo, 0, "name");
-	require_argument(fcinfo, 1, "schedule");
-	require_argument(fcinfo, 2, "command");
-	require_argument(fcinfo, 4, "enabled");
+	mc_arg_required(fcinfo, 0, "name");
+	mc_arg_required(fcinfo, 1, "schedule");
+	mc_arg_required(fcinfo, 2, "command");
+	mc_arg_required(fcinfo, 4, "enabled");
 	mc_require_unpinned("meritum_schedule");
 	mc_require_admin("schedule jobs");
-	mc_job_parse_schedule(text_to_cstring(PG_GETARG_TEXT_PP(1)), &schedule);
+	parse_schedule(text_to_cstring(PG_GETARG_TEXT_PP(1)), &schedule);
 
 	values[0] = PG_GETARG_DATUM(0);
 	values[1] = PG_GETARG_DATUM(1);
@@ -202,7 +224,7 @@ meritum_schedule(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(3))
 		nulls[3] = 'n';
 	else
-		(void) mc_job_parse_zone(text_to_cstring(PG_GETARG_TEXT_PP(3)));
+		(void) parse_zone(text_to_cstring(PG_GETARG_TEXT_PP(3)));
 	if (PG_ARGISNULL(5))
 		nulls[5] = 'n';
 	else
@@ -221,7 +243,7 @@ meritum_unschedule(PG_FUNCTION_ARGS)
 	Datum		value;
 	uint64		deleted;
 
-	require_argument(fcinfo, 0, "name");
+	mc_arg_required(fcinfo, 0, "name");
 	mc_require_unpinned("meritum_unschedule");
 	mc_require_admin("schedule jobs");
 	value = PG_GETARG_DATUM(0);
