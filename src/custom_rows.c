@@ -58,15 +58,6 @@ typedef struct Run
 	MemoryContext context;		/* of the rows */
 } Run;
 
-static DateADT
-date_value(int column)
-{
-	bool		isnull;
-	Datum		value = mc_plan_value(0, column, &isnull);
-
-	return isnull ? DATEVAL_NOBEGIN : DatumGetDateADT(value);
-}
-
 McCustomState
 mc_custom_state(const pg_uuid_t *provider, const char *key)
 {
@@ -75,9 +66,9 @@ mc_custom_state(const pg_uuid_t *provider, const char *key)
 
 	if (mc_plan_execute(&load_state, values, NULL) > 0)
 	{
-		state.from = date_value(1);
-		state.to = date_value(2);
-		state.snapshot_on = date_value(3);
+		state.from = mc_plan_date(0, 1);
+		state.to = mc_plan_date(0, 2);
+		state.snapshot_on = mc_plan_date(0, 3);
 	}
 	return state;
 }

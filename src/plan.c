@@ -307,3 +307,12 @@ mc_plan_value(uint64 row, int column, bool *isnull)
 	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc,
 						 column, isnull);
 }
+
+DateADT
+mc_plan_date(uint64 row, int column)
+{
+	bool		isnull;
+	Datum		value = mc_plan_value(row, column, &isnull);
+
+	return isnull ? DATEVAL_NOBEGIN : DatumGetDateADT(value);
+}

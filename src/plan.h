@@ -7,6 +7,7 @@
 
 #include "executor/spi.h"
 #include "executor/tuptable.h"
+#include "utils/date.h"
 
 /*
  * A statement.  Define it beside the code that runs it, as a static variable:
@@ -61,5 +62,8 @@ extern const char *mc_error_message(const ErrorData *error);
 
 /* The value in a row of SPI_tuptable after mc_plan_execute. */
 extern Datum mc_plan_value(uint64 row, int column, bool *isnull);
+
+/* The same of a date; DATEVAL_NOBEGIN if it is null. */
+extern DateADT mc_plan_date(uint64 row, int column);
 
 #endif

@@ -153,15 +153,6 @@ mc_provider_try_lock_keys(void)
 	return mc_provider_try_lock(&no_provider);
 }
 
-static DateADT
-date_value(int column)
-{
-	bool		isnull;
-	Datum		value = mc_plan_value(0, column, &isnull);
-
-	return isnull ? DATEVAL_NOBEGIN : DatumGetDateADT(value);
-}
-
 void
 mc_provider_state_load(const pg_uuid_t *provider, McProviderState *state)
 {
@@ -183,9 +174,9 @@ mc_provider_state_load(const pg_uuid_t *provider, McProviderState *state)
 	value = mc_plan_value(0, 3, &isnull);
 	if (!isnull)
 		state->oldest = DatumGetTimestampTz(value);
-	state->full_from = date_value(4);
-	state->full_to = date_value(5);
-	state->snapshot_on = date_value(6);
+	state->full_from = mc_plan_date(0, 4);
+	state->full_to = mc_plan_date(0, 5);
+	state->snapshot_on = mc_plan_date(0, 6);
 	state->drift = DatumGetInt64(mc_plan_value(0, 7, &isnull));
 	state->refreshes = DatumGetInt64(mc_plan_value(0, 8, &isnull));
 	state->invalidations = DatumGetInt64(mc_plan_value(0, 9, &isnull));

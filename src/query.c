@@ -530,8 +530,7 @@ mc_query_claim(const pg_uuid_t *claim, pg_uuid_t *provider, char **type,
 	*provider = *DatumGetUUIDP(mc_plan_value(0, 1, &isnull));
 	value = mc_plan_value(0, 2, &isnull);
 	*type = isnull ? NULL : TextDatumGetCString(value);
-	value = mc_plan_value(0, 3, &isnull);
-	*date = isnull ? DATEVAL_NOBEGIN : DatumGetDateADT(value);
+	*date = mc_plan_date(0, 3);
 	return true;
 }
 
