@@ -6,19 +6,17 @@
  */
 #include "postgres.h"
 
-#include "access/genam.h"
 #include "access/htup_details.h"
-#include "access/table.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
-#include "utils/rel.h"
 #include "utils/uuid.h"
 
 #include "event.h"
 #include "guc.h"
 #include "owner.h"
 #include "plan.h"
+#include "probe.h"
 #include "uuids.h"
 
 typedef struct Event
@@ -85,17 +83,11 @@ read_map_row(HeapTuple tuple, TupleDesc desc)
 	mc_keys_add(&event->keys, key);
 }
 
-/*
- * Scanned as a catalog is: a trigger reads it in the middle of any statement.
- */
+/* A trigger asks in the middle of any statement. */
 static void
 read_map(void)
 {
 	uint64		generation;
-	Relation	rel;
-	SysScanDesc scan;
-	HeapTuple	tuple;
-	MemoryContext old;
 
 	if (map.valid)
 		return;
@@ -111,15 +103,7 @@ read_map(void)
 	map.events = NIL;
 	generation = map.generation;
 	MemoryContextReset(map.context);
-
-	rel = table_open(map.relid, AccessShareLock);
-	scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
-	old = MemoryContextSwitchTo(map.context);
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
-		read_map_row(tuple, RelationGetDescr(rel));
-	MemoryContextSwitchTo(old);
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
+	mc_probe_rows(map.relid, map.context, read_map_row);
 	map.valid = generation == map.generation;
 }
 

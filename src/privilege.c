@@ -12,10 +12,8 @@
  */
 #include "postgres.h"
 
-#include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/parallel.h"
-#include "access/table.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
@@ -23,12 +21,12 @@
 #include "utils/guc.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
-#include "utils/rel.h"
 #include "utils/syscache.h"
 
 #include "guc.h"
 #include "owner.h"
 #include "privilege.h"
+#include "probe.h"
 #include "uuids.h"
 
 const char *const mc_level_name[MC_N_LEVELS] = {
@@ -123,10 +121,6 @@ static void
 read_grants(void)
 {
 	uint64		generation;
-	Relation	rel;
-	SysScanDesc scan;
-	HeapTuple	tuple;
-	MemoryContext old;
 
 	if (!grants.callbacks_registered)
 	{
@@ -144,14 +138,7 @@ read_grants(void)
 	grants.n = 0;
 	grants.relid = mc_cache_relation("role_grant");
 	generation = grants.generation;
-	rel = table_open(grants.relid, AccessShareLock);
-	scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
-	old = MemoryContextSwitchTo(grants.context);
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
-		add_grant(tuple, RelationGetDescr(rel));
-	MemoryContextSwitchTo(old);
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
+	mc_probe_rows(grants.relid, grants.context, add_grant);
 	grants.valid = generation == grants.generation;
 }
 

@@ -1,10 +1,11 @@
 /*
  * probe.c
- *		Looking for a provider's rows by index, without a statement.
+ *		Reading tables of the cache without a statement.
  *
  * Applications ask for staleness with every page they show, and starting a
- * statement would take longer than its answer.  Everything else goes through
- * plan.c.
+ * statement would take longer than its answer.  What is kept in memory of
+ * small tables may be read anew while a statement of the application runs.
+ * Everything else goes through plan.c.
  */
 #include "postgres.h"
 
@@ -65,4 +66,20 @@ mc_probe_pending(const pg_uuid_t *provider)
 {
 	return probe("pending_refresh", "pending_refresh_provider_id", provider,
 				 NULL, NULL);
+}
+
+void
+mc_probe_rows(Oid relation, MemoryContext context,
+			  void (*read) (HeapTuple tuple, TupleDesc desc))
+{
+	Relation	rel = table_open(relation, AccessShareLock);
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	HeapTuple	tuple;
+
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+		read(tuple, RelationGetDescr(rel));
+	MemoryContextSwitchTo(old);
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
 }

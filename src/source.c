@@ -8,7 +8,6 @@
  */
 #include "postgres.h"
 
-#include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "access/tableam.h"
@@ -25,6 +24,7 @@
 #include "utils/syscache.h"
 
 #include "owner.h"
+#include "probe.h"
 #include "source.h"
 #include "zone.h"
 
@@ -171,10 +171,6 @@ read_attached(void)
 {
 	const char *zone = mc_zone_name();
 	uint64		generation;
-	Relation	rel;
-	SysScanDesc scan;
-	HeapTuple	tuple;
-	MemoryContext old;
 
 	if (attached.valid && strcmp(attached.zone, zone) == 0)
 		return;
@@ -194,14 +190,7 @@ read_attached(void)
 	/* an invalidation that comes during the scan makes it invalid at once */
 	generation = attached.generation;
 	strlcpy(attached.zone, zone, sizeof(attached.zone));
-	rel = table_open(attached.relid, AccessShareLock);
-	scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
-	old = MemoryContextSwitchTo(attached_context);
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
-		read_source_row(tuple, RelationGetDescr(rel));
-	MemoryContextSwitchTo(old);
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
+	mc_probe_rows(attached.relid, attached_context, read_source_row);
 	attached.valid = generation == attached.generation;
 	attached.reads++;
 }
