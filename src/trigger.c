@@ -36,6 +36,7 @@ typedef struct ColumnMap
 {
 	Oid			relid;			/* hash key */
 	bool		valid;
+	bool		reported;		/* that it cannot be read */
 	McSource	source;
 	uint64		generation;		/* of the attached tables */
 	AttrNumber	attno[MC_MAX_COLUMNS];
@@ -87,6 +88,26 @@ create_maps(void)
 }
 
 /*
+ * Say that a table is not as it was when it was attached; once, not for each
+ * row.
+ */
+static void
+report_unread(ColumnMap *map, Relation rel, const char *column, bool exists)
+{
+	if (map->reported)
+		return;
+	map->reported = true;
+	ereport(WARNING,
+			(errcode(exists ? ERRCODE_DATATYPE_MISMATCH : ERRCODE_UNDEFINED_COLUMN),
+			 errmsg("changes of table \"%s\" go unnoticed by meritum_cache",
+					RelationGetRelationName(rel)),
+			 exists ?
+			 errdetail("Column \"%s\" has another type than when it was attached.", column) :
+			 errdetail("Column \"%s\", which is read, does not exist.", column),
+			 errhint("Call meritum_attach(), with the new names in its argument columns, and then meritum_refresh_all_providers().")));
+}
+
+/*
  * The map of the table that the trigger fired on; NULL if what it belongs to
  * is no longer attached, or lacks a column of a type that can be read.
  */
@@ -106,6 +127,8 @@ get_map(Relation rel, McSource source)
 	if (found && map->valid && map->generation == generation &&
 		map->source == source)
 		return map;
+	if (!found || map->generation != generation)
+		map->reported = false;
 	map->valid = false;
 	table = mc_source_get(source);
 	if (table == NULL)
@@ -118,10 +141,16 @@ get_map(Relation rel, McSource source)
 		Form_pg_attribute att;
 
 		if (attno == InvalidAttrNumber)
+		{
+			report_unread(map, rel, table->column[i], false);
 			return NULL;
+		}
 		att = TupleDescAttr(RelationGetDescr(rel), attno - 1);
 		if (!mc_source_type_fits(att->atttypid, mc_source_def[source].column[i].type))
+		{
+			report_unread(map, rel, table->column[i], true);
 			return NULL;
+		}
 		map->attno[i] = attno;
 		map->type[i] = getBaseType(att->atttypid);
 		map->length[i] = att->attlen;

@@ -141,6 +141,13 @@ UPDATE annex.bills SET state = 'PAID' WHERE claim_id = helper.c(6);
 ALTER TABLE annex.bills SET SCHEMA shop;
 ALTER TABLE bills RENAME TO claims;
 SELECT * FROM helper.wrong();
+-- a column that is renamed, or gets a type that does not fit: told once
+ALTER TABLE ahcip_claim_details RENAME assessed_fee TO fee;
+UPDATE ahcip_claim_details SET fee = 9.99 WHERE claim_id IN (helper.c(3), helper.c(6));
+ALTER TABLE ahcip_claim_details RENAME fee TO assessed_fee;
+ALTER TABLE ahcip_claim_details ALTER assessed_fee TYPE text;
+UPDATE ahcip_claim_details SET assessed_fee = '9.98' WHERE claim_id IN (helper.c(3), helper.c(6));
+ALTER TABLE ahcip_claim_details ALTER assessed_fee TYPE numeric(12,4) USING assessed_fee::numeric;
 SELECT count(*) > 0 AS detached FROM meritum_detach();
 
 --
