@@ -119,6 +119,7 @@ plan_read(Read *read)
 	read->task->wanted = read->keys;
 	if (claims)
 	{
+		mc_provider_state_load(read->provider, &state);
 		read->keys_pending = mc_note_keys_pending();
 		read->pending = mc_note_pending(read->provider, &builtin) ||
 			mc_dirty_has_claims(read->provider) || read->keys_pending;
@@ -131,16 +132,16 @@ plan_read(Read *read)
 	needed |= read->custom.lagging != NIL;
 	if (read->metrics == 0 || !claims)
 		return needed;
-	mc_provider_state_load(read->provider, &state);
 
 	n = readable_months(read, months);
 	for (i = 0; i < n; i++)
 	{
 		McMonthTask *month;
 
+		/* what is pending may outdate them when it is settled */
 		if (months[i] == mc_month_of(read->today) &&
 			(read->metrics & mc_metrics_snapshot()) &&
-			state.snapshot_on != read->today)
+			(read->pending || state.snapshot_on != read->today))
 		{
 			mc_task_month(read->task, months[i])->force |= mc_metrics_snapshot();
 			needed = true;

@@ -205,6 +205,14 @@ UPDATE claims SET state = 'DRAFT' WHERE claim_id = helper.c(23);
 SELECT value FROM meritum_get_metrics(helper.p(3), '{expired_claims}', helper.month(0), helper.month(1) - 1);
 SELECT snapshot_on = current_setting('helper.today')::date AS up_to_date FROM meritum_freshness(helper.p(3));
 SELECT * FROM helper.wrong(current_setting('helper.today')::date, true) WHERE provider_id = helper.p(3);
+-- nor do those that were right before the note which the reader settles
+SET meritum_cache.refresh_mode = async;
+UPDATE claims SET state = 'EXPIRED' WHERE claim_id = helper.c(23);
+SELECT value FROM meritum_get_metrics(helper.p(3), '{expired_claims}', helper.month(0), helper.month(1) - 1);
+UPDATE claims SET state = 'DRAFT' WHERE claim_id = helper.c(23);
+SELECT value FROM meritum_get_metrics(helper.p(3), '{expired_claims}', helper.month(0), helper.month(1) - 1);
+RESET meritum_cache.refresh_mode;
+SELECT * FROM helper.wrong(current_setting('helper.today')::date, true) WHERE provider_id = helper.p(3);
 
 --
 -- stale entries, and asking for a refresh
