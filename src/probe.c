@@ -13,12 +13,14 @@
 #include "access/skey.h"
 #include "access/table.h"
 #include "executor/spi.h"
+#include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
 #include "owner.h"
 #include "probe.h"
+#include "zone.h"
 
 /*
  * The first row of the provider, passed to read; false if there is none.
@@ -44,14 +46,22 @@ probe(const char *table, const char *index, const pg_uuid_t *provider,
 	return HeapTupleIsValid(tuple);
 }
 
+/* Figures of another time zone count as none. */
 static void
 read_oldest(HeapTuple tuple, TupleDesc desc, void *arg)
 {
+	TimestampTz *oldest = arg;
 	bool		isnull;
-	Datum		value = heap_getattr(tuple, SPI_fnumber(desc, "oldest_computed_at"),
+	Datum		value = heap_getattr(tuple, SPI_fnumber(desc, "facts_zone"),
 									 desc, &isnull);
 
-	*(TimestampTz *) arg = isnull ? DT_NOBEGIN : DatumGetTimestampTz(value);
+	*oldest = DT_NOBEGIN;
+	if (!isnull && strcmp(TextDatumGetCString(value), mc_zone_name()) != 0)
+		return;
+	value = heap_getattr(tuple, SPI_fnumber(desc, "oldest_computed_at"), desc,
+						 &isnull);
+	if (!isnull)
+		*oldest = DatumGetTimestampTz(value);
 }
 
 bool

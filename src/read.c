@@ -123,6 +123,10 @@ plan_read(Read *read)
 		read->keys_pending = mc_note_keys_pending();
 		read->pending = mc_note_pending(read->provider, &builtin) ||
 			mc_dirty_has_claims(read->provider) || read->keys_pending;
+
+		/* in another time zone every date may be another */
+		if (state.exists && !state.facts_complete)
+			read->pending = read->task->whole = true;
 	}
 	read->known = mc_query_provider_known(read->provider);
 	needed = read->pending;

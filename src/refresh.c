@@ -463,6 +463,8 @@ refresh_claims(Refresh *refresh, TimestampTz now, McOutcome *outcome)
 		mc_task_window(task, MC_ALL_METRICS, refresh->as_of);
 	refresh->whole = task->whole || task->recheck ||
 		!refresh->state.facts_complete;
+	if (refresh->state.exists && !refresh->state.facts_complete)
+		task->events = true;	/* in another time zone they have other dates */
 	refresh->counts_drift = task->recheck && !task->whole &&
 		refresh->state.facts_complete && !mc_note_keys_pending();
 	refresh->facts = mc_fact_set(strings);

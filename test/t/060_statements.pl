@@ -399,6 +399,67 @@ writes('a read-only transaction after a write in a function', q(
 	BEGIN; SELECT FROM pay_one(); SET TRANSACTION READ ONLY; COMMIT;));
 
 # ----------------------------------------------------------------------
+# Another time zone
+# ----------------------------------------------------------------------
+
+sub zone_is
+{
+	my ($zone) = @_;
+
+	$node->safe_psql('postgres', "ALTER SYSTEM SET meritum_cache.timezone = '$zone'");
+	$node->reload;
+	wait_for($node, "SELECT current_setting('meritum_cache.timezone') = '$zone'",
+		"the time zone is $zone");
+	return;
+}
+
+sub read_all
+{
+	my ($provider) = @_;
+
+	return "SELECT count(*) > 0 FROM meritum_get_metrics($provider,"
+	  . ' ARRAY(SELECT metric_key FROM meritum_cache.metric),'
+	  . " (current_date - interval '2 years')::date, current_date + 31)";
+}
+
+# events that are of another month in the other zone; of provider 4, who is not
+# active, too
+$node->safe_psql('postgres', q(
+	UPDATE providers SET status = 'SUSPENDED' WHERE provider_id = test.p(4);
+	INSERT INTO ai_suggestion_events (provider_id, event_type, category, created_at)
+	SELECT test.p(p), 'accepted', 'MODIFIER',
+		   date_trunc('month', now() AT TIME ZONE 'America/Edmonton') AT TIME ZONE 'America/Edmonton'
+		   - make_interval(months => m, hours => 2)
+	  FROM generate_series(1, 4) AS p, generate_series(1, 14) AS m));
+value(read_all("test.p($_)")) foreach 1 .. 4;
+is(wrong($node), '', 'before the change of the zone all is right');
+zone_is('Pacific/Kiritimati');
+is(value(join ' AND ', 'SELECT true', map { "meritum_is_stale(test.p($_))" } 1 .. 4),
+	't', 'the figures of another time zone are stale');
+is(value('BEGIN; ' . read_all('test.p(1)') . '; COMMIT'), 't', 'a reader in a transaction block');
+value(read_all("test.p($_)")) foreach 1, 4;
+$node->safe_psql('postgres', "UPDATE claims SET state = 'ADJUSTED' WHERE claim_id = test.c(13)");
+$node->safe_psql('postgres', 'CALL meritum_refresh_all_providers()');
+is(value("SELECT count(*) FROM generate_series(1, 4) AS p, meritum_verify(test.p(p))"),
+	0, 'readers, a commit and the nightly batch have made them right');
+isnt(wrong($node), '', 'they are not those of the zone before');
+zone_is('America/Edmonton');
+is(value(q(SELECT sum((value ->> 'totalAccepted')::integer)
+			 FROM meritum_get_metrics(test.p(4), '{ai_coach_acceptance_rate}',
+				  (now() - interval '2 years')::date, (date_trunc('month', now()) - interval '1 day')::date))),
+	value(q(SELECT count(*) FROM ai_suggestion_events
+			 WHERE provider_id = test.p(4) AND event_type = 'accepted'
+			   AND created_at < date_trunc('month', now() AT TIME ZONE 'America/Edmonton')
+								AT TIME ZONE 'America/Edmonton')),
+	'a reader gets those of the present zone');
+value(read_all("test.p($_)")) foreach 1 .. 4;
+is(wrong($node), '', 'and all is right');
+$node->safe_psql('postgres', q(
+	UPDATE providers SET status = 'ACTIVE' WHERE provider_id = test.p(4);
+	ALTER SYSTEM RESET meritum_cache.timezone));
+$node->reload;
+
+# ----------------------------------------------------------------------
 # Foreign keys that cascade
 # ----------------------------------------------------------------------
 
