@@ -159,6 +159,17 @@ check_name_length(char **newval, void **extra, GucSource source)
 	return true;
 }
 
+static bool
+check_databases(char **newval, void **extra, GucSource source)
+{
+	List	   *names;
+
+	if (SplitIdentifierString(pstrdup(*newval), ',', &names))
+		return true;
+	GUC_check_errdetail("The list syntax is invalid.");
+	return false;
+}
+
 static void
 define_session_settings(void)
 {
@@ -269,7 +280,7 @@ mc_guc_init(void)
 							   &mc_databases, "postgres",
 							   process_shared_preload_libraries_in_progress ?
 							   PGC_POSTMASTER : PGC_SIGHUP,
-							   GUC_LIST_INPUT, NULL, NULL, NULL);
+							   GUC_LIST_INPUT, check_databases, NULL, NULL);
 
 	MarkGUCPrefixReserved("meritum_cache");
 }

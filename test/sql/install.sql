@@ -111,6 +111,9 @@ SELECT c.*, s.context AS has_context, s.boot_val AS has_default
    AND (c.name <> 'databases' OR current_setting('shared_preload_libraries') LIKE '%meritum_cache%');
 -- a name that does not exist is refused
 SET meritum_cache.no_such_setting = 1;
+-- so is a list with a quote too few, before the server starts with it
+ALTER SYSTEM SET meritum_cache.databases = 'billing, "Clinic';
+ALTER SYSTEM SET meritum_cache.dimensions = 'claim_type, hsc_code';
 
 --
 -- drop: nothing is left, also after the tables were attached and filled
