@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "catalog/namespace.h"
+#include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
@@ -139,15 +140,29 @@ check_columns(const Query *query)
 	}
 }
 
+/*
+ * A position in the query is one in its literal, if the caller's statement has
+ * it, and never the same one in the statement.
+ */
+static void
+query_error(void *text)
+{
+	if (!function_parse_error_transpose(text))
+		errcontext("query of a metric");
+}
+
 static void
 check_query(const char *text, const char *path)
 {
 	static const Oid types[N_PARAMS] = {UUIDOID, DATEOID, DATEOID};
-	List	   *statements = pg_parse_query(text);
+	ErrorContextCallback context = {error_context_stack, query_error, unconstify(char *, text)};
+	List	   *statements;
 	int			nest_level = NewGUCNestLevel();
 	RawStmt    *statement;
 	Query	   *query;
 
+	error_context_stack = &context;
+	statements = pg_parse_query(text);
 	if (list_length(statements) != 1)
 		bad_query("It must be one statement.");
 	statement = linitial_node(RawStmt, statements);
@@ -167,6 +182,7 @@ check_query(const char *text, const char *path)
 	if (isQueryUsingTempRelation(query))
 		bad_query("It reads a temporary table.");
 	check_columns(query);
+	error_context_stack = context.previous;
 }
 
 static bool

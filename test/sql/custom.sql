@@ -52,6 +52,10 @@ SELECT helper.fault('SELECT meritum_create_metric(' || args || ')') FROM (VALUES
     (8, '''claims_paid'', ''SELECT NULL::jsonb, to_jsonb(1)''')) AS v (n, args) ORDER BY n;
 DROP TABLE mine;
 
+-- an error in it points into the query, or shows it
+SELECT meritum_create_metric('my:x', 'SELECT NULL::jsonb, to_jsonb(nothing) FROM spend');
+SELECT meritum_create_metric('my:x', concat('SELECT NULL::jsonb, to_jsonb(noth', 'ing) FROM spend'));
+
 SELECT meritum_create_metric('my:spend',
     $$SELECT NULL::jsonb, jsonb_build_object('spent', coalesce(sum(amount), 0)) FROM spend WHERE provider_id = $1 AND spent_on BETWEEN $2 AND $3$$,
     description => 'money spent');
