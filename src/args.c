@@ -62,7 +62,7 @@ mc_arg_as_of(FunctionCallInfo fcinfo, int n)
 	if (!IS_VALID_DATE(as_of - MC_AS_OF_MARGIN) ||
 		!IS_VALID_DATE(as_of + MC_AS_OF_MARGIN))
 		ereport(ERROR,
-				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("as_of is out of range")));
 	return as_of;
 }

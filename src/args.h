@@ -24,7 +24,7 @@ extern McKeys mc_arg_keys(FunctionCallInfo fcinfo, int n);
 /* A finite date; raises 22023 if it is not. */
 extern DateADT mc_arg_date(FunctionCallInfo fcinfo, int n, const char *name);
 
-/* The same with today where null; raises 22008 at the ends of the calendar. */
+/* The same with today where null; raises 22023 at the ends of the calendar. */
 extern DateADT mc_arg_as_of(FunctionCallInfo fcinfo, int n);
 
 /* Minutes, by default those of meritum_cache.stale_after. */

@@ -220,7 +220,7 @@ check_claim(const pg_uuid_t *claim, const pg_uuid_t *provider,
 		type == NULL || strcmp(type, claim_type) != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("claim %s is not an %s claim of provider %s",
+				 errmsg("claim %s is no %s claim of provider %s",
 						mc_uuid_text(claim), claim_type, mc_uuid_text(provider))));
 }
 

@@ -129,7 +129,9 @@ SELECT command, left(fault, 5) AS sqlstate FROM faults(
     format('SELECT * FROM meritum_compute_metrics(%L, ''{claims_paid}'', ''2024-12-01'', ''infinity'')', :p),
     format('SELECT meritum_upsert_metric(%L, ''claims_paid'', ''2024-02-01'', ''2024-01-31'', NULL, ''{}'')', :p),
     format('SELECT meritum_is_stale(%L, -1)', :p),
-    format('SELECT meritum_get_stale_entries(%L, -1)', :p));
+    format('SELECT meritum_get_stale_entries(%L, -1)', :p),
+    format('SELECT meritum_refresh_provider_metrics(%L, NULL, ''infinity'')', :p),
+    format('SELECT meritum_refresh_provider_metrics(%L, NULL, ''5874897-12-31'')', :p));
 -- 730 days are allowed, 731 are not
 SELECT left(fault, 5) AS sqlstate FROM faults(
     format('SELECT * FROM meritum_compute_metrics(%L, ''{claims_paid}'', ''2023-01-01'', ''2024-12-30'')', :p),
