@@ -3,18 +3,8 @@
 -- owner, nor anything be read or written with rights that the caller lacks
 --
 \getenv abs_srcdir PG_ABS_SRCDIR
-\set platform :abs_srcdir '/support/platform.sql'
-\set oracle :abs_srcdir '/support/oracle.sql'
-\set helper :abs_srcdir '/support/helper.sql'
-SET client_min_messages = warning;
-CREATE SCHEMA shop;
-SET search_path = shop, public;
-CREATE EXTENSION meritum_cache SCHEMA public;
-\set ECHO none
-\i :platform
-\i :oracle
-\i :helper
-\set ECHO all
+\set begin :abs_srcdir '/support/begin.sql'
+\i :begin
 DROP EXTENSION meritum_cache CASCADE;
 CREATE ROLE regress_meritum_mallory;
 GRANT USAGE ON SCHEMA shop, public, helper, oracle TO regress_meritum_mallory;

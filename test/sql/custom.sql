@@ -2,19 +2,8 @@
 -- metrics of one's own
 --
 \getenv abs_srcdir PG_ABS_SRCDIR
-\set platform :abs_srcdir '/support/platform.sql'
-\set oracle :abs_srcdir '/support/oracle.sql'
-\set helper :abs_srcdir '/support/helper.sql'
-SET client_min_messages = warning;
-SET datestyle = 'ISO, YMD';
-CREATE EXTENSION meritum_cache;
-CREATE SCHEMA shop;
-SET search_path = shop, public;
-\set ECHO none
-\i :platform
-\i :oracle
-\i :helper
-\set ECHO all
+\set begin :abs_srcdir '/support/begin.sql'
+\i :begin
 \set p '''a0000000-0000-4000-8000-000000000001'''
 \set q '''a0000000-0000-4000-8000-000000000002'''
 CREATE TABLE spend (spend_id serial, provider_id uuid, spent_on date, category text, amount numeric);

@@ -2,19 +2,8 @@
 -- the two modes, their limits, and what happens when a refresh fails
 --
 \getenv abs_srcdir PG_ABS_SRCDIR
-\set platform :abs_srcdir '/support/platform.sql'
-\set oracle :abs_srcdir '/support/oracle.sql'
-\set helper :abs_srcdir '/support/helper.sql'
-SET client_min_messages = warning;
-SET datestyle = 'ISO, YMD';
-CREATE EXTENSION meritum_cache;
-CREATE SCHEMA shop;
-SET search_path = shop, public;
-\set ECHO none
-\i :platform
-\i :oracle
-\i :helper
-\set ECHO all
+\set begin :abs_srcdir '/support/begin.sql'
+\i :begin
 
 INSERT INTO providers (provider_id) SELECT helper.p(n) FROM generate_series(1, 6) AS n;
 INSERT INTO practice_locations (location_id, provider_id, functional_centre) VALUES (helper.l(1), helper.p(1), 'FC1');

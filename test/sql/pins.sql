@@ -2,18 +2,8 @@
 -- pins: a session or a transaction that is about one provider
 --
 \getenv abs_srcdir PG_ABS_SRCDIR
-\set platform :abs_srcdir '/support/platform.sql'
-\set oracle :abs_srcdir '/support/oracle.sql'
-\set helper :abs_srcdir '/support/helper.sql'
-SET client_min_messages = warning;
-CREATE EXTENSION meritum_cache;
-CREATE SCHEMA shop;
-SET search_path = shop, public;
-\set ECHO none
-\i :platform
-\i :oracle
-\i :helper
-\set ECHO all
+\set begin :abs_srcdir '/support/begin.sql'
+\i :begin
 INSERT INTO providers (provider_id) SELECT helper.p(n) FROM generate_series(1, 2) AS n;
 INSERT INTO claims (physician_id, state, date_of_service) SELECT helper.p(1 + n % 2), 'PAID', '2024-03-04' FROM generate_series(1, 6) AS n;
 SELECT count(*) FROM meritum_attach();

@@ -2,19 +2,8 @@
 -- reading: get, compute, freshness, verify
 --
 \getenv abs_srcdir PG_ABS_SRCDIR
-\set platform :abs_srcdir '/support/platform.sql'
-\set oracle :abs_srcdir '/support/oracle.sql'
-\set helper :abs_srcdir '/support/helper.sql'
-SET client_min_messages = warning;
-SET datestyle = 'ISO, YMD';
-CREATE EXTENSION meritum_cache;
-CREATE SCHEMA shop;
-SET search_path = shop, public;
-\set ECHO none
-\i :platform
-\i :oracle
-\i :helper
-\set ECHO all
+\set begin :abs_srcdir '/support/begin.sql'
+\i :begin
 
 INSERT INTO providers (provider_id) VALUES (helper.p(1)), (helper.p(2));
 INSERT INTO practice_locations (location_id, provider_id, name, functional_centre, rrnp_rate) VALUES

@@ -3,19 +3,8 @@
 -- states
 --
 \getenv abs_srcdir PG_ABS_SRCDIR
-\set platform :abs_srcdir '/support/platform.sql'
-\set oracle :abs_srcdir '/support/oracle.sql'
-\set helper :abs_srcdir '/support/helper.sql'
-SET client_min_messages = warning;
-SET datestyle = 'ISO, YMD';
-CREATE EXTENSION meritum_cache;
-CREATE SCHEMA shop;
-SET search_path = shop, public;
-\set ECHO none
-\i :platform
-\i :oracle
-\i :helper
-\set ECHO all
+\set begin :abs_srcdir '/support/begin.sql'
+\i :begin
 
 CREATE TABLE state (n serial, state text);
 INSERT INTO state (state) SELECT unnest('{DRAFT,VALIDATED,QUEUED,SUBMITTED,ASSESSED,PAID,REJECTED,ADJUSTED,WRITTEN_OFF,EXPIRED,DELETED}'::text[]);

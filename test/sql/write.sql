@@ -2,19 +2,8 @@
 -- writing: single entries, bulk, expiry, the nightly batch
 --
 \getenv abs_srcdir PG_ABS_SRCDIR
-\set platform :abs_srcdir '/support/platform.sql'
-\set oracle :abs_srcdir '/support/oracle.sql'
-\set helper :abs_srcdir '/support/helper.sql'
-SET client_min_messages = warning;
-SET datestyle = 'ISO, YMD';
-CREATE EXTENSION meritum_cache;
-CREATE SCHEMA shop;
-SET search_path = shop, public;
-\set ECHO none
-\i :platform
-\i :oracle
-\i :helper
-\set ECHO all
+\set begin :abs_srcdir '/support/begin.sql'
+\i :begin
 
 -- entries that an application writes need no source tables
 SELECT provider_id, metric_key, period_start, period_end, dimensions, value, computed_at = now() OR computed_at > now() AS now
