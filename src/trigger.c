@@ -40,6 +40,7 @@ typedef struct ColumnMap
 	McSource	source;
 	uint64		generation;		/* of the attached tables */
 	AttrNumber	attno[MC_MAX_COLUMNS];
+	AttrNumber	last;			/* the greatest of them */
 	Oid			type[MC_MAX_COLUMNS];
 	int16		length[MC_MAX_COLUMNS];
 	bool		byval[MC_MAX_COLUMNS];
@@ -51,9 +52,8 @@ static HTAB *maps = NULL;
 typedef struct Change
 {
 	const ColumnMap *map;
-	TupleDesc	desc;
-	HeapTuple	old;			/* NULL for an insert */
-	HeapTuple	new;			/* NULL for a delete */
+	TupleTableSlot *old;		/* NULL for an insert */
+	TupleTableSlot *new;		/* NULL for a delete */
 } Change;
 
 /* Entries are only marked: a trigger may be using one. */
@@ -135,6 +135,7 @@ get_map(Relation rel, McSource source)
 		return NULL;
 	map->source = source;
 	map->generation = generation;
+	map->last = 0;
 	for (i = 0; i < mc_source_def[source].ncolumns; i++)
 	{
 		AttrNumber	attno = get_attnum(relid, table->column[i]);
@@ -152,6 +153,7 @@ get_map(Relation rel, McSource source)
 			return NULL;
 		}
 		map->attno[i] = attno;
+		map->last = Max(map->last, attno);
 		map->type[i] = getBaseType(att->atttypid);
 		map->length[i] = att->attlen;
 		map->byval[i] = att->attbyval;
@@ -161,9 +163,13 @@ get_map(Relation rel, McSource source)
 }
 
 static Datum
-get_value(const Change *change, HeapTuple tuple, int column, bool *isnull)
+get_value(const Change *change, const TupleTableSlot *row, int column,
+		  bool *isnull)
 {
-	return heap_getattr(tuple, change->map->attno[column], change->desc, isnull);
+	int			i = change->map->attno[column] - 1;
+
+	*isnull = row->tts_isnull[i];
+	return row->tts_values[i];
 }
 
 /* Does a column differ, in an update? */
@@ -196,10 +202,10 @@ any_differs(const Change *change, int first, int last)
 }
 
 static const pg_uuid_t *
-get_uuid(const Change *change, HeapTuple tuple, int column)
+get_uuid(const Change *change, const TupleTableSlot *row, int column)
 {
 	bool		isnull;
-	Datum		value = get_value(change, tuple, column, &isnull);
+	Datum		value = get_value(change, row, column, &isnull);
 
 	return isnull ? NULL : DatumGetUUIDP(value);
 }
@@ -208,10 +214,10 @@ get_uuid(const Change *change, HeapTuple tuple, int column)
  * Compares a text column with an ASCII constant, letter case ignored.
  */
 static bool
-text_is(const Change *change, HeapTuple tuple, int column, const char *constant)
+text_is(const Change *change, const TupleTableSlot *row, int column, const char *constant)
 {
 	bool		isnull;
-	Datum		value = get_value(change, tuple, column, &isnull);
+	Datum		value = get_value(change, row, column, &isnull);
 	struct varlena *text;
 	int			length;
 
@@ -226,12 +232,12 @@ text_is(const Change *change, HeapTuple tuple, int column, const char *constant)
 }
 
 static void
-mark_claim_row(const Change *change, HeapTuple tuple)
+mark_claim_row(const Change *change, const TupleTableSlot *row)
 {
-	const pg_uuid_t *claim = get_uuid(change, tuple, MC_CLAIM_ID);
-	const pg_uuid_t *provider = get_uuid(change, tuple, MC_CLAIM_PROVIDER);
+	const pg_uuid_t *claim = get_uuid(change, row, MC_CLAIM_ID);
+	const pg_uuid_t *provider = get_uuid(change, row, MC_CLAIM_PROVIDER);
 	bool		isnull;
-	Datum		date = get_value(change, tuple, MC_CLAIM_DATE, &isnull);
+	Datum		date = get_value(change, row, MC_CLAIM_DATE, &isnull);
 
 	if (claim != NULL && provider != NULL)
 		mc_dirty_claim(provider, isnull ? DATEVAL_NOBEGIN : DatumGetDateADT(date),
@@ -386,11 +392,11 @@ moment_date(Oid type, Datum value)
 }
 
 static void
-mark_event_row(const Change *change, HeapTuple tuple)
+mark_event_row(const Change *change, const TupleTableSlot *row)
 {
-	const pg_uuid_t *provider = get_uuid(change, tuple, 0);
+	const pg_uuid_t *provider = get_uuid(change, row, 0);
 	bool		isnull;
-	Datum		created = get_value(change, tuple, 5, &isnull);
+	Datum		created = get_value(change, row, 5, &isnull);
 
 	if (provider != NULL && !isnull)
 		mc_dirty_event(provider, moment_date(change->map->type[5], created));
@@ -479,14 +485,17 @@ note_change(PG_FUNCTION_ARGS)
 	change.map = get_map(trigger->tg_relation, source);
 	if (change.map == NULL)
 		return PointerGetDatum(NULL);
-	change.desc = RelationGetDescr(trigger->tg_relation);
+	slot_getsomeattrs(trigger->tg_trigslot, change.map->last);
 	if (TRIGGER_FIRED_BY_INSERT(trigger->tg_event))
-		change.new = trigger->tg_trigtuple;
+		change.new = trigger->tg_trigslot;
 	else
 	{
-		change.old = trigger->tg_trigtuple;
+		change.old = trigger->tg_trigslot;
 		if (TRIGGER_FIRED_BY_UPDATE(trigger->tg_event))
-			change.new = trigger->tg_newtuple;
+		{
+			change.new = trigger->tg_newslot;
+			slot_getsomeattrs(change.new, change.map->last);
+		}
 	}
 	mark(&change);
 	return PointerGetDatum(NULL);
