@@ -120,15 +120,11 @@ value_wanted(const McMonthPlan *plan, int metric, int dim, int32 id)
 	return plan->locations && dim == MC_DIM_LOCATION_ID ? IF_CHANGED : UNWANTED;
 }
 
-/*
- * Queue the cells of one metric in one month, and drop the breakdown rows of
- * values that no longer occur.
- */
+/* Queue the cells of one metric in one month. */
 static void
 put_metric(const McFold *fold, McPeriod *period, const McMonthPlan *plan,
 		   McCells *cells, int metric)
 {
-	McCellIterator iterator = {0};
 	McCell	   *cell;
 	int			s;
 
@@ -149,14 +145,28 @@ put_metric(const McFold *fold, McPeriod *period, const McMonthPlan *plan,
 						 mc_value_make(fold, metric, scope->table[metric]),
 						 wanted == IF_CHANGED);
 	}
+}
 
-	if (!mc_metric[metric].breakdown)
-		return;
+/* Drop the breakdown rows of values that no longer occur. */
+static void
+drop_unseen(const McPeriod *periods, McMonthPlan **plans, int nperiods,
+			McCells *cells)
+{
+	McCellIterator iterator = {0};
+	McCell	   *cell;
+	int			i;
+
 	while ((cell = mc_cells_next(cells, &iterator)) != NULL)
-		if (cell->key.metric == metric && cell->key.month == plan->month &&
-			cell->key.dim >= 0 && !cell->seen &&
-			value_wanted(plan, metric, cell->key.dim, cell->key.id) != UNWANTED)
-			mc_cells_drop(cells, cell);
+	{
+		if (cell->seen || cell->key.dim < 0)
+			continue;
+		for (i = 0; i < nperiods; i++)
+			if (periods[i].first == cell->key.month &&
+				(periods[i].wanted & MC_METRIC_BIT(cell->key.metric)) &&
+				value_wanted(plans[i], cell->key.metric, cell->key.dim,
+							 cell->key.id) != UNWANTED)
+				mc_cells_drop(cells, cell);
+	}
 }
 
 /*
@@ -319,6 +329,7 @@ mc_figures_write(const pg_uuid_t *provider, McAffected *affected,
 			put_metric(fold, &periods[i], plan[i], cells, m);
 		}
 	}
+	drop_unseen(periods, plan, nperiods, cells);
 	mc_cells_write(cells, now, written);
 }
 
