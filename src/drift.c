@@ -60,14 +60,14 @@ get_checksum(McDrift *drift, const pg_uuid_t *provider)
 }
 
 static void
-add_stored(const pg_uuid_t *provider, const McStrings *strings,
+add_stored(const pg_uuid_t *provider, McStrings *strings,
 		   const McFact *fact, void *arg)
 {
 	get_checksum(arg, provider)->stored += mc_fact_hash(strings, fact);
 }
 
 static void
-add_derived(const pg_uuid_t *provider, const McStrings *strings,
+add_derived(const pg_uuid_t *provider, McStrings *strings,
 			const McFact *fact, void *arg)
 {
 	get_checksum(arg, provider)->derived += mc_fact_hash(strings, fact);
@@ -79,8 +79,8 @@ compare(void *arg)
 	McBracket	bracket;
 
 	mc_owner_enter(&bracket, true);
-	mc_fact_scan(false, add_stored, arg);
-	mc_fact_scan(true, add_derived, arg);
+	mc_fact_scan(MC_SCAN_STORED, add_stored, arg);
+	mc_fact_scan(MC_SCAN_DERIVED, add_derived, arg);
 	mc_owner_leave(&bracket);
 }
 

@@ -14,6 +14,7 @@
 #include "common/hashfn.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/formatting.h"
 #include "utils/memutils.h"
 
 #include "codes.h"
@@ -61,13 +62,14 @@ static const struct
 {
 	const char *name;
 	uint32		traits;
+	uint32		dates;			/* that are kept, since metrics read them */
 } state_traits[] = {
-	{"DRAFT", MC_T_OPEN},
-	{"VALIDATED", MC_T_OPEN},
-	{"QUEUED", MC_T_OPEN | MC_T_WAITING},
+	{"DRAFT", MC_T_OPEN, MC_C_DEADLINE | MC_C_CREATED},
+	{"VALIDATED", MC_T_OPEN, MC_C_DEADLINE | MC_C_CREATED},
+	{"QUEUED", MC_T_OPEN | MC_T_WAITING, MC_C_DEADLINE},
 	{"SUBMITTED", MC_T_OPEN | MC_T_WAITING | MC_T_SENT},
 	{"ASSESSED", DECIDED | MC_T_ASSESSED | MC_T_ACCEPTED},
-	{"PAID", DECIDED | MC_T_ASSESSED | MC_T_ACCEPTED | MC_T_PAID},
+	{"PAID", DECIDED | MC_T_ASSESSED | MC_T_ACCEPTED | MC_T_PAID, MC_C_RESOLVED},
 	{"REJECTED", DECIDED | MC_T_REJECTED},
 	{"ADJUSTED", DECIDED | MC_T_ACCEPTED | MC_T_ADJUSTED},
 	{"WRITTEN_OFF", MC_T_WRITTEN_OFF},
@@ -100,8 +102,11 @@ McFactSet *
 mc_fact_set(McStrings *strings)
 {
 	McFactSet  *set = palloc0(sizeof(McFactSet));
+	int			i;
 
 	set->strings = strings;
+	for (i = 0; i < MC_N_IDS; i++)
+		set->last[i] = MC_NULL;
 	set->context = CurrentMemoryContext;
 	set->capacity = 64;
 	set->fact = palloc(sizeof(McFact) * set->capacity);
@@ -166,7 +171,8 @@ static DateADT
 slot_date(TupleTableSlot *slot, int column)
 {
 	return slot->tts_isnull[column] ? MC_NO_DATE :
-		DatumGetDateADT(slot->tts_values[column]);
+		mc_date_of(TupleDescAttr(slot->tts_tupleDescriptor, column)->atttypid,
+				   slot->tts_values[column]);
 }
 
 static void
@@ -199,6 +205,33 @@ read_codes(McFactSet *set, McFact *fact, Datum value)
 		fact->codes[i] = mc_string_datum_id(set->strings, elements[i], nulls[i]);
 }
 
+/*
+ * What the application has and claim_fact has in another form: the state in any
+ * letter case, and dates that no metric reads in it.
+ */
+static void
+normalize(McStrings *strings, McFact *fact)
+{
+	int32	   *state = &fact->id[MC_ID_STATE];
+	uint32		dates;
+
+	if (*state >= N_STATES)
+	{
+		char	   *upper = asc_toupper(mc_string(strings, *state),
+										mc_string_length(strings, *state));
+
+		*state = mc_string_id(strings, upper, strlen(upper));
+		pfree(upper);
+	}
+	dates = *state == MC_NULL || *state >= N_STATES ? 0 : state_traits[*state].dates;
+	if (!(dates & MC_C_DEADLINE))
+		fact->deadline = MC_NO_DATE;
+	if (!(dates & MC_C_CREATED))
+		fact->created_on = MC_NO_DATE;
+	if (!(dates & MC_C_RESOLVED))
+		fact->resolved_on = MC_NO_DATE;
+}
+
 static McFact *
 read_fact(McFactSet *set, TupleTableSlot *slot, bool derived)
 {
@@ -217,8 +250,9 @@ read_fact(McFactSet *set, TupleTableSlot *slot, bool derived)
 
 	for (i = 0; i < lengthof(strings); i++)
 		fact->id[strings[i].id] =
-			mc_string_datum_id(set->strings, values[strings[i].column],
-							   slot->tts_isnull[strings[i].column]);
+			mc_string_datum_again(set->strings, values[strings[i].column],
+								  slot->tts_isnull[strings[i].column],
+								  &set->last[strings[i].id]);
 	fact->date = DatumGetDateADT(values[A_DATE]);
 	fact->claim = *DatumGetUUIDP(values[A_CLAIM]);
 	fact->amount[MC_SUBMITTED] = DatumGetInt64(values[A_SUBMITTED]);
@@ -234,6 +268,8 @@ read_fact(McFactSet *set, TupleTableSlot *slot, bool derived)
 	fact->resolved_on = slot_date(slot, A_RESOLVED);
 	if (!slot->tts_isnull[A_CODES])
 		(derived ? read_json_codes : read_codes) (set, fact, values[A_CODES]);
+	if (derived)
+		normalize(set->strings, fact);
 	fact->traits = claim_traits(fact);
 	return fact;
 }
@@ -338,7 +374,7 @@ mc_fact_derive_provider(McFactSet *set, const pg_uuid_t *provider)
 
 typedef struct ScanArg
 {
-	bool		derived;
+	McFactScan	what;
 	McFactSet  *set;
 	MemoryContext context;		/* of the set */
 	McFactFound found;
@@ -359,32 +395,38 @@ read_scanned(TupleTableSlot *slot, void *arg)
 		MemoryContextSwitchTo(old);
 	}
 	scan->found(DatumGetUUIDP(slot->tts_values[A_PROVIDER]), scan->set->strings,
-				read_fact(scan->set, slot, scan->derived), scan->arg);
+				read_fact(scan->set, slot, scan->what != MC_SCAN_STORED),
+				scan->arg);
 }
 
 void
-mc_fact_scan(bool derived, McFactFound found, void *arg)
+mc_fact_scan(McFactScan what, McFactFound found, void *arg)
 {
-	ScanArg		scan = {derived, NULL, NULL, found, arg};
+	ScanArg		scan = {what, NULL, NULL, found, arg};
 	int			bulk = mc_owner_begin_bulk();
 
 	scan.context = AllocSetContextCreate(CurrentMemoryContext,
 										 "meritum_cache fact scan",
 										 ALLOCSET_DEFAULT_SIZES);
-	if (derived)
+	if (what == MC_SCAN_STORED)
+		mc_plan_scan(&load_all, NULL, NULL, read_scanned, &scan);
+	else
 	{
-		McPlan	   *plan = mc_query_facts(MC_SCOPE_ALL);
+		McPlan		plan = {mc_query_fact_text(MC_SCOPE_ALL), "", SPI_OK_SELECT, true};
 		Oid			previous = mc_owner_switch(mc_source_get(MC_CLAIMS)->owner);
 
-		/* as many processes as the batch, of which this is a part */
-		plan->parallel = true;
-		mc_owner_allow_workers(mc_batch_workers - 1);
-		mc_plan_scan(plan, NULL, NULL, read_scanned, &scan);
+		if (what == MC_SCAN_ORDERED)
+			plan.sql = psprintf("%s ORDER BY 1, 2, 3", plan.sql);
+		else
+		{
+			/* as many processes as the batch, of which this is a part */
+			plan.parallel = true;
+			mc_owner_allow_workers(mc_batch_workers - 1);
+		}
+		mc_plan_scan(&plan, NULL, NULL, read_scanned, &scan);
 		mc_owner_restore(previous);
-		mc_plan_forget(plan);	/* made for the tables as they are now */
+		mc_plan_forget(&plan);
 	}
-	else
-		mc_plan_scan(&load_all, NULL, NULL, read_scanned, &scan);
 	MemoryContextDelete(scan.context);
 	mc_owner_end_bulk(bulk);
 }
@@ -422,15 +464,28 @@ mc_fact_date(McFact *fact, DateADT as_of)
 	}
 }
 
+typedef struct EventArg
+{
+	McFactSet  *set;
+	DateADT		first;
+	DateADT		last;
+} EventArg;
+
 static void
 read_event(TupleTableSlot *slot, void *arg)
 {
-	McFactSet  *set = arg;
-	McFact	   *fact = mc_fact_add(set);
-	int32		type = mc_string_datum_id(set->strings, slot->tts_values[2],
-										  slot->tts_isnull[2]);
+	EventArg   *events = arg;
+	McFactSet  *set = events->set;
+	DateADT		date = slot_date(slot, 0);
+	McFact	   *fact;
+	int32		type;
 
-	fact->date = DatumGetDateADT(slot->tts_values[0]);
+	if (slot->tts_isnull[0] || date < events->first || date > events->last)
+		return;
+	fact = mc_fact_add(set);
+	fact->date = date;
+	type = mc_string_datum_id(set->strings, slot->tts_values[2],
+							  slot->tts_isnull[2]);
 	fact->id[MC_ID_RULE] = mc_string_uuid_id(set->strings, slot->tts_values[1],
 									   slot->tts_isnull[1]);
 	fact->id[MC_ID_CATEGORY] = mc_string_datum_id(set->strings,
@@ -449,12 +504,11 @@ void
 mc_fact_load_events(McFactSet *set, const pg_uuid_t *provider,
 					DateADT first, DateADT last)
 {
-	Datum		values[3] = {
-		UUIDPGetDatum(provider), DateADTGetDatum(first), DateADTGetDatum(last)
-	};
+	EventArg	events = {set, first, last};
+	Datum		value = UUIDPGetDatum(provider);
 
 	if (mc_source_get(MC_AI_SUGGESTION_EVENTS) != NULL)
-		mc_query_scan(MC_AI_SUGGESTION_EVENTS, values, read_event, set);
+		mc_query_scan(MC_AI_SUGGESTION_EVENTS, &value, read_event, &events);
 }
 
 static void

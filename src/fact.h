@@ -44,6 +44,7 @@ typedef struct McFact
 typedef struct McFactSet
 {
 	McStrings  *strings;
+	int32		last[MC_N_IDS]; /* strings of the fact read before */
 	MemoryContext context;
 	McFact	   *fact;
 	int			n;
@@ -95,18 +96,24 @@ extern int	mc_fact_sync(McFactSet *stored, McFactSet *derived,
 						 McInScope in_scope, McChanged changed, void *arg);
 
 /*
- * Each fact of all providers, as stored or derived; the fact is valid during
- * the call only.  Needs a bracket.
+ * Each fact of all providers; the fact and its strings are valid during the
+ * call only, which may write only if they come in order.  Needs a bracket.
  */
+typedef enum McFactScan
+{
+	MC_SCAN_STORED,
+	MC_SCAN_DERIVED,
+	MC_SCAN_ORDERED				/* derived, in the order of claim_fact's key */
+} McFactScan;
 typedef void (*McFactFound) (const pg_uuid_t *provider,
-							 const McStrings *strings, const McFact *fact,
+							 McStrings *strings, const McFact *fact,
 							 void *arg);
-extern void mc_fact_scan(bool derived, McFactFound found, void *arg);
+extern void mc_fact_scan(McFactScan what, McFactFound found, void *arg);
 
 /*
  * A hash of what mc_fact_sync compares: equal facts have equal ones.
  */
-extern uint64 mc_fact_hash(const McStrings *strings, const McFact *fact);
+extern uint64 mc_fact_hash(McStrings *strings, const McFact *fact);
 
 /* Set the traits that depend on where and when. */
 extern void mc_fact_place(McFact *fact, const McPlaces *places);

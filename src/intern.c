@@ -46,6 +46,7 @@ struct McStrings
 	MemoryContext context;
 	strtab_hash *table;
 	StringKey  *string;
+	uint64	   *hash;			/* of each; 0: not yet computed */
 	int			n;
 	int			capacity;
 };
@@ -60,6 +61,7 @@ mc_strings_create(void)
 	strings->n = 0;
 	strings->capacity = 64;
 	strings->string = palloc(sizeof(StringKey) * strings->capacity);
+	strings->hash = palloc(sizeof(uint64) * strings->capacity);
 	return strings;
 }
 
@@ -85,8 +87,11 @@ mc_string_id(McStrings *strings, const char *data, int len)
 		strings->capacity *= 2;
 		strings->string = repalloc(strings->string,
 								   sizeof(StringKey) * strings->capacity);
+		strings->hash = repalloc(strings->hash,
+								 sizeof(uint64) * strings->capacity);
 	}
 	strings->string[strings->n] = key;
+	strings->hash[strings->n] = 0;
 	return entry->id = strings->n++;
 }
 
@@ -103,6 +108,21 @@ mc_string_datum_id(McStrings *strings, Datum value, bool isnull)
 	if ((Pointer) text != DatumGetPointer(value))
 		pfree(text);
 	return id;
+}
+
+int32
+mc_string_datum_again(McStrings *strings, Datum value, bool isnull, int32 *last)
+{
+	struct varlena *text = (struct varlena *) DatumGetPointer(value);
+
+	if (isnull)
+		return MC_NULL;
+	if (*last != MC_NULL && VARATT_IS_1B(text) && !VARATT_IS_1B_E(text) &&
+		VARSIZE_ANY_EXHDR(text) == strings->string[*last].len &&
+		memcmp(VARDATA_ANY(text), strings->string[*last].data,
+			   strings->string[*last].len) == 0)
+		return *last;
+	return *last = mc_string_datum_id(strings, value, false);
 }
 
 int32
@@ -136,6 +156,17 @@ mc_string_datum(const McStrings *strings, int32 id, bool *isnull)
 		return (Datum) 0;
 	return PointerGetDatum(cstring_to_text_with_len(strings->string[id].data,
 													strings->string[id].len));
+}
+
+uint64
+mc_string_hash(McStrings *strings, int32 id)
+{
+	uint64	   *hash = &strings->hash[id];
+
+	if (*hash == 0)
+		*hash = hash_bytes_extended((const unsigned char *) strings->string[id].data,
+									strings->string[id].len, 0);
+	return *hash;
 }
 
 int

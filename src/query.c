@@ -2,9 +2,9 @@
  * query.c
  *		The statements that read the application's tables.
  *
- * Their text follows from which tables are attached, the names of their
- * columns and the time zone of the figures; it is built on first use and
- * again when any of that has changed.  They read and never write.
+ * Their text follows from which tables are attached and the names of their
+ * columns; it is built on first use and again when any of that has changed.
+ * They read and never write.
  */
 #include "postgres.h"
 
@@ -50,7 +50,7 @@ forget(McPlan *plan)
 }
 
 /*
- * Forget the texts that were built for other tables or another zone.
+ * Forget the texts that were built for other tables.
  */
 static void
 check_texts(void)
@@ -108,20 +108,17 @@ has(McSource source)
 }
 
 /*
- * The date of a moment in the zone of the figures.  A timestamp without time
- * zone is taken as written in that zone, a date as itself.
+ * A moment, for mc_date_of: the server would look the zone up for each row.
  */
 static char *
-date_of(McSource source, const char *alias, int column)
+moment(McSource source, const char *alias, int column)
 {
 	Oid			relid = mc_source_get(source)->relid;
 	AttrNumber	attno = get_attnum(relid, column_name(source, column));
-	char	   *name = col(source, alias, column);
+	bool		zoned = getBaseType(get_atttype(relid, attno)) == TIMESTAMPTZOID;
 
-	if (getBaseType(get_atttype(relid, attno)) == TIMESTAMPTZOID)
-		return psprintf("timezone(%s, %s)::date",
-						quote_literal_cstr(mc_zone_name()), name);
-	return psprintf("%s::date", name);
+	return psprintf("%s::%s", col(source, alias, column),
+					zoned ? "timestamptz" : "date");
 }
 
 /* Amounts are kept as integers of ten-thousandths; null counts as 0. */
@@ -132,7 +129,13 @@ amount(McSource source, const char *alias, int column)
 					col(source, alias, column));
 }
 
-#define STATE "s.state"
+/* In upper case, as the metrics name it. */
+static char *
+state(void)
+{
+	return psprintf("upper(%s::text COLLATE \"C\")",
+					col(MC_CLAIMS, "c", MC_CLAIM_STATE));
+}
 
 /* Has the table an index that finds rows by this column? */
 static bool
@@ -203,10 +206,11 @@ append_select_list(StringInfo sql, McFactScope scope)
 
 	appendStringInfo(sql, "SELECT %s AS provider_id"
 					 ", coalesce(%s, '-infinity'::date) AS date_of_service"
-					 ", %s AS claim_id, " STATE ", %s::text, %s, %s",
+					 ", %s AS claim_id, %s::text, %s::text, %s, %s",
 					 col(MC_CLAIMS, "c", MC_CLAIM_PROVIDER),
 					 col(MC_CLAIMS, "c", MC_CLAIM_DATE),
 					 col(MC_CLAIMS, "c", MC_CLAIM_ID),
+					 col(MC_CLAIMS, "c", MC_CLAIM_STATE),
 					 col(MC_CLAIMS, "c", MC_CLAIM_TYPE),
 					 ahcip ? psprintf("%s IS NOT NULL", col(MC_AHCIP_CLAIM_DETAILS, "a", 0)) : "false",
 					 wcb ? psprintf("%s IS NOT NULL", col(MC_WCB_CLAIM_DETAILS, "w", 1)) : "false");
@@ -214,9 +218,9 @@ append_select_list(StringInfo sql, McFactScope scope)
 	append_wcb_amount(sql, scope);
 	if (ahcip)
 		appendStringInfo(sql, ", coalesce(%s, false), coalesce(%s::int4, 0)"
-						 ", CASE WHEN " STATE " = 'REJECTED' THEN %s END",
+						 ", CASE WHEN %s = 'REJECTED' THEN %s END",
 						 col(MC_AHCIP_CLAIM_DETAILS, "a", 4),
-						 col(MC_AHCIP_CLAIM_DETAILS, "a", 5),
+						 col(MC_AHCIP_CLAIM_DETAILS, "a", 5), state(),
 						 psprintf("%s::jsonb", col(MC_AHCIP_CLAIM_DETAILS, "a", 8)));
 	else
 		appendStringInfoString(sql, ", false, 0, NULL::jsonb");
@@ -228,24 +232,22 @@ append_select_list(StringInfo sql, McFactScope scope)
 					 "NULL::text");
 	if (has(MC_CLAIM_AUDIT_HISTORY))
 		appendStringInfo(sql, ", EXISTS (SELECT FROM %s h WHERE %s = %s"
+						 " AND octet_length(%s::text) = 8"
 						 " AND upper(%s::text COLLATE \"C\") = 'REJECTED'%s)",
 						 table_name(MC_CLAIM_AUDIT_HISTORY),
 						 col(MC_CLAIM_AUDIT_HISTORY, "h", 0),
 						 col(MC_CLAIMS, "c", MC_CLAIM_ID),
+						 col(MC_CLAIM_AUDIT_HISTORY, "h", 1),
 						 col(MC_CLAIM_AUDIT_HISTORY, "h", 1),
 						 scope != MC_SCOPE_ALL && is_indexed(MC_CLAIM_AUDIT_HISTORY, 0) ?
 						 " OFFSET 0" : "");
 	else
 		appendStringInfoString(sql, ", false");
 
-	/* only in the states whose metrics read them, see metrics.md 37 to 40 */
-	appendStringInfo(sql,
-					 ", CASE WHEN " STATE " IN ('DRAFT', 'VALIDATED', 'QUEUED') THEN %s END"
-					 ", CASE WHEN " STATE " IN ('DRAFT', 'VALIDATED') THEN %s END"
-					 ", CASE WHEN " STATE " = 'PAID' THEN %s END",
+	appendStringInfo(sql, ", %s, %s, %s",
 					 col(MC_CLAIMS, "c", MC_CLAIM_DEADLINE),
-					 date_of(MC_CLAIMS, "c", MC_CLAIM_CREATED),
-					 date_of(MC_CLAIMS, "c", MC_CLAIM_UPDATED));
+					 moment(MC_CLAIMS, "c", MC_CLAIM_CREATED),
+					 moment(MC_CLAIMS, "c", MC_CLAIM_UPDATED));
 }
 
 /*
@@ -277,10 +279,7 @@ append_join(StringInfo sql, McFactScope scope, McSource source,
 static void
 append_joins(StringInfo sql, McFactScope scope)
 {
-	appendStringInfo(sql, " FROM %s c CROSS JOIN LATERAL"
-					 " (SELECT upper(%s::text COLLATE \"C\") AS state) s",
-					 table_name(MC_CLAIMS),
-					 col(MC_CLAIMS, "c", MC_CLAIM_STATE));
+	appendStringInfo(sql, " FROM %s c", table_name(MC_CLAIMS));
 	if (has(MC_AHCIP_CLAIM_DETAILS))
 		append_join(sql, scope, MC_AHCIP_CLAIM_DETAILS, "a", 0, MC_CLAIM_ID, "");
 	if (has(MC_WCB_CLAIM_DETAILS))
@@ -312,8 +311,8 @@ mc_query_fact_text(McFactScope scope)
 	initStringInfo(&sql);
 	append_select_list(&sql, scope);
 	append_joins(&sql, scope);
-	appendStringInfo(&sql, " WHERE %s IS NULL AND " STATE " IS DISTINCT FROM 'DELETED' AND ",
-					 col(MC_CLAIMS, "c", MC_CLAIM_DELETED));
+	appendStringInfo(&sql, " WHERE %s IS NULL AND %s IS DISTINCT FROM 'DELETED' AND ",
+					 col(MC_CLAIMS, "c", MC_CLAIM_DELETED), state());
 	switch (scope)
 	{
 		case MC_SCOPE_CLAIMS:
@@ -438,7 +437,7 @@ mc_query_resolve(McSource source)
  * Rows of a provider:
  *	practice_locations: location_id, name, functional_centre, rrnp_rate in
  *		ten-thousandths or null, of the active ones
- *	ai_suggestion_events ($2, $3 dates): date, rule_id, event_type, category,
+ *	ai_suggestion_events: moment, rule_id, event_type, category,
  *		revenue_impact
  *	ai_provider_learning: rule_id of the suppressed
  *	ai_rules ($1 uuid[]): rule_id, name
@@ -465,16 +464,12 @@ mc_query_rows(McSource source)
 							 col(source, "l", 5));
 			break;
 		case MC_AI_SUGGESTION_EVENTS:
-			{
-				char	   *date = date_of(source, "e", 5);
-
-				appendStringInfo(&sql, "SELECT %s, %s, %s::text, %s::text, %s"
-								 " FROM %s e WHERE %s = $1 AND %s BETWEEN $2 AND $3",
-								 date, col(source, "e", 1), col(source, "e", 2),
-								 col(source, "e", 3), amount(source, "e", 4),
-								 table_name(source), col(source, "e", 0), date);
-				types = "uuid,date,date";
-			}
+			appendStringInfo(&sql, "SELECT %s, %s, %s::text, %s::text, %s"
+							 " FROM %s e WHERE %s = $1",
+							 moment(source, "e", 5), col(source, "e", 1),
+							 col(source, "e", 2), col(source, "e", 3),
+							 amount(source, "e", 4), table_name(source),
+							 col(source, "e", 0));
 			break;
 		case MC_AI_PROVIDER_LEARNING:
 			appendStringInfo(&sql, "SELECT %s FROM %s l WHERE %s = $1 AND %s",

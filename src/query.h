@@ -23,7 +23,8 @@ typedef enum McFactScope
 
 /*
  * The statement that derives facts, its columns as in meritum_cache.claim_fact;
- * but for the explanatory codes, which are the application's jsonb.
+ * but as the application has them: the state in any letter case, the codes as
+ * jsonb, moments as timestamptz, and dates also of states that do not read them.
  * Run it as the owner of the claims (mc_source_get(MC_CLAIMS)->owner).
  */
 extern McPlan *mc_query_facts(McFactScope scope);

@@ -16,15 +16,11 @@
 #include "utils/lsyscache.h"
 #include "utils/typcache.h"
 
-#include "codes.h"
 #include "fact.h"
 #include "owner.h"
 #include "plan.h"
-#include "query.h"
-#include "source.h"
 
 #define N_COLUMNS 23
-#define CODES_COLUMN 15
 
 /* Rows written by one statement; bounds the memory of its arrays. */
 #define CHUNK 2000
@@ -129,33 +125,39 @@ compare_facts(const McFact *a, const McFact *b)
 	return columns;
 }
 
-static uint64
-hash_string(const McStrings *strings, int32 id, uint64 hash)
-{
-	return id == MC_NULL ? hash_combine64(hash, PG_UINT64_MAX) :
-		hash_bytes_extended((const unsigned char *) mc_string(strings, id),
-							mc_string_length(strings, id), hash);
-}
-
 uint64
-mc_fact_hash(const McStrings *strings, const McFact *fact)
+mc_fact_hash(McStrings *strings, const McFact *fact)
 {
-	const int64 numbers[] = {
-		fact->date, fact->amount[MC_SUBMITTED], fact->amount[MC_ASSESSED],
-		fact->amount[MC_WCB_AMOUNT], fact->amount[MC_TIME], fact->deadline,
-		fact->created_on, fact->resolved_on, fact->codes == NULL,
-		fact->ncodes, fact->has_ahcip, fact->has_wcb, fact->shadow,
-		fact->once_rejected
+	struct
+	{
+		uint64		strings[MC_N_IDS];
+		int64		amounts[4];
+		pg_uuid_t	claim;
+		DateADT		dates[4];
+		int32		ncodes;		/* -1: null */
+		int32		flags;
+	}			data = {
+		.amounts = {
+			fact->amount[MC_SUBMITTED], fact->amount[MC_ASSESSED],
+			fact->amount[MC_WCB_AMOUNT], fact->amount[MC_TIME]
+		},
+		.claim = fact->claim,
+		.dates = {
+			fact->date, fact->deadline, fact->created_on, fact->resolved_on
+		},
+		.ncodes = fact->codes == NULL ? -1 : fact->ncodes,
+		.flags = fact->has_ahcip | fact->has_wcb << 1 | fact->shadow << 2 |
+		fact->once_rejected << 3
 	};
-	uint64		hash = hash_bytes_extended(fact->claim.data, UUID_LEN, 0);
+	uint64		hash;
 	int			i;
 
-	hash = hash_bytes_extended((const unsigned char *) numbers,
-							   sizeof(numbers), hash);
 	for (i = 0; i < MC_N_IDS; i++)
-		hash = hash_string(strings, fact->id[i], hash);
+		if (fact->id[i] != MC_NULL)
+			data.strings[i] = mc_string_hash(strings, fact->id[i]);
+	hash = hash_bytes_extended((const unsigned char *) &data, sizeof(data), 0);
 	for (i = 0; i < fact->ncodes; i++)
-		hash = hash_string(strings, fact->codes[i], hash);
+		hash = hash_combine64(hash, mc_string_hash(strings, fact->codes[i]));
 	return hash;
 }
 
@@ -164,7 +166,7 @@ typedef struct Writes
 {
 	TupleDesc	desc;
 	Oid			rowtype;
-	McFactSet  *set;
+	const McStrings *strings;
 	const pg_uuid_t *provider;
 	Datum		insert[CHUNK];
 	int			ninsert;
@@ -205,7 +207,7 @@ fact_datum(Writes *writes, const McFact *fact)
 	static const McId strings_first[] = {MC_ID_STATE, MC_ID_TYPE};
 	static const McId strings_second[] = {MC_ID_BA, MC_ID_CENTRE, MC_ID_HSC};
 	static const McId strings_third[] = {MC_ID_FORM, MC_ID_TIER, MC_ID_PROVINCE};
-	const McStrings *strings = writes->set->strings;
+	const McStrings *strings = writes->strings;
 	Datum		values[N_COLUMNS];
 	bool		nulls[N_COLUMNS] = {false};
 	int			c = 0;
@@ -312,13 +314,13 @@ add_write(Writes *writes, const McFact *old, const McFact *new)
 }
 
 static Writes *
-begin_writes(McFactSet *set, const pg_uuid_t *provider)
+begin_writes(const McStrings *strings, const pg_uuid_t *provider)
 {
 	Writes	   *writes = palloc0(sizeof(Writes));
 
 	writes->rowtype = get_rel_type_id(mc_cache_relation("claim_fact"));
 	writes->desc = lookup_rowtype_tupdesc_copy(writes->rowtype, -1);
-	writes->set = set;
+	writes->strings = strings;
 	writes->provider = provider;
 	return writes;
 }
@@ -327,7 +329,7 @@ int
 mc_fact_sync(McFactSet *stored, McFactSet *derived, const pg_uuid_t *provider,
 			 bool write, McInScope in_scope, McChanged changed, void *arg)
 {
-	Writes	   *writes = write ? begin_writes(stored, provider) : NULL;
+	Writes	   *writes = write ? begin_writes(stored->strings, provider) : NULL;
 	claimtab_hash *table = claimtab_create(CurrentMemoryContext,
 										   Max(derived->n, 16), NULL);
 	int			differences = 0;
@@ -432,40 +434,18 @@ flush_fill(Fill *fill)
 	MemoryContextReset(fill->context);
 }
 
-/* The codes of a derived row are still JSON. */
-static Datum
-extract_codes(Datum json, bool *isnull)
-{
-	char	  **codes;
-	int			n = mc_codes_extract(DatumGetJsonbP(json), &codes);
-	Datum	   *elements = palloc(sizeof(Datum) * Max(n, 1));
-	int			i;
-
-	*isnull = n == 0;
-	for (i = 0; i < n; i++)
-		elements[i] = CStringGetTextDatum(codes[i]);
-	return PointerGetDatum(construct_array(elements, n, TEXTOID, -1, false,
-										   TYPALIGN_INT));
-}
-
 static void
-fill_row(TupleTableSlot *slot, void *arg)
+fill_fact(const pg_uuid_t *provider, McStrings *strings,
+		  const McFact *fact, void *arg)
 {
 	Fill	   *fill = arg;
-	Writes	   *writes = fill->writes;
 	MemoryContext old = MemoryContextSwitchTo(fill->context);
-	Datum		values[N_COLUMNS];
-	bool		nulls[N_COLUMNS];
 
-	memcpy(values, slot->tts_values, sizeof(values));
-	memcpy(nulls, slot->tts_isnull, sizeof(nulls));
-	if (!nulls[CODES_COLUMN])
-		values[CODES_COLUMN] = extract_codes(values[CODES_COLUMN],
-											 &nulls[CODES_COLUMN]);
-	writes->insert[writes->ninsert++] =
-		HeapTupleGetDatum(heap_form_tuple(writes->desc, values, nulls));
+	fill->writes->provider = provider;
+	fill->writes->strings = strings;
+	add_write(fill->writes, NULL, fact);
 	fill->n++;
-	if (writes->ninsert == CHUNK)
+	if (fill->writes->ninsert == CHUNK)
 		flush_fill(fill);
 	MemoryContextSwitchTo(old);
 }
@@ -478,21 +458,14 @@ fill_row(TupleTableSlot *slot, void *arg)
 uint64
 mc_fact_fill(void)
 {
-	McPlan		plan = {NULL, "", SPI_OK_SELECT, true};
 	Fill		fill = {begin_writes(NULL, NULL)};
-	int			bulk = mc_owner_begin_bulk();
-	Oid			previous = mc_owner_switch(mc_source_get(MC_CLAIMS)->owner);
 
-	/* in the order of the key, so that a month is read from few pages */
-	plan.sql = psprintf("%s ORDER BY 1, 2, 3", mc_query_fact_text(MC_SCOPE_ALL));
 	fill.context = AllocSetContextCreate(CurrentMemoryContext,
 										 "meritum_cache fill",
 										 ALLOCSET_DEFAULT_SIZES);
-	mc_plan_scan(&plan, NULL, NULL, fill_row, &fill);
-	mc_owner_restore(previous);
+	/* in the order of the key, so that a month is read from few pages */
+	mc_fact_scan(MC_SCAN_ORDERED, fill_fact, &fill);
 	flush_fill(&fill);
-	mc_plan_forget(&plan);
-	mc_owner_end_bulk(bulk);
 	MemoryContextDelete(fill.context);
 	return fill.n;
 }

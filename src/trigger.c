@@ -12,14 +12,12 @@
 #include "commands/trigger.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/datetime.h"
 #include "utils/datum.h"
 #include "utils/hsearch.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
-#include "utils/timestamp.h"
 
 #include "dirty.h"
 #include "note.h"
@@ -373,24 +371,6 @@ mark_learning(const Change *change)
 		tasks[n - 1]->snapshot = true;
 }
 
-/* The date of a moment, as source.c derives it. */
-static DateADT
-moment_date(Oid type, Datum value)
-{
-	struct pg_tm tm;
-	fsec_t		fsec;
-	int			tz;
-	bool		zoned = type == TIMESTAMPTZOID;
-
-	if (type == DATEOID)
-		return DatumGetDateADT(value);
-	if (TIMESTAMP_NOT_FINITE(DatumGetTimestamp(value)) ||
-		timestamp2tm(DatumGetTimestamp(value), zoned ? &tz : NULL, &tm, &fsec,
-					 NULL, zoned ? mc_zone() : NULL) != 0)
-		return DATEVAL_NOBEGIN;
-	return date2j(tm.tm_year, tm.tm_mon, tm.tm_mday) - POSTGRES_EPOCH_JDATE;
-}
-
 static void
 mark_event_row(const Change *change, const TupleTableSlot *row)
 {
@@ -399,7 +379,7 @@ mark_event_row(const Change *change, const TupleTableSlot *row)
 	Datum		created = get_value(change, row, 5, &isnull);
 
 	if (provider != NULL && !isnull)
-		mc_dirty_event(provider, moment_date(change->map->type[5], created));
+		mc_dirty_event(provider, mc_date_of(change->map->type[5], created));
 }
 
 static void

@@ -7,6 +7,7 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -68,9 +69,13 @@ mc_zone_name(void)
 pg_tz *
 mc_zone(void)
 {
+	static pg_tz *zone = NULL;
 	const char *name = mc_zone_name();
-	pg_tz	   *zone = pg_tzset(name);
 
+	/* the server's look-up is by hash, which is dear for each of many rows */
+	if (zone != NULL && strcmp(pg_get_timezone_name(zone), name) == 0)
+		return zone;
+	zone = pg_tzset(name);
 	if (zone == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -79,16 +84,29 @@ mc_zone(void)
 }
 
 DateADT
-mc_today(void)
+mc_date_of(Oid type, Datum moment)
 {
 	struct pg_tm tm;
 	fsec_t		fsec;
 	int			tz;
+	bool		zoned = type == TIMESTAMPTZOID;
 
-	if (timestamp2tm(GetCurrentTimestamp(), &tz, &tm, &fsec, NULL,
-					 mc_zone()) != 0)
-		elog(ERROR, "timestamp out of range");
+	if (type == DATEOID)
+		return DatumGetDateADT(moment);
+	if (TIMESTAMP_IS_NOEND(DatumGetTimestamp(moment)))
+		return DATEVAL_NOEND;
+	if (TIMESTAMP_IS_NOBEGIN(DatumGetTimestamp(moment)) ||
+		timestamp2tm(DatumGetTimestamp(moment), zoned ? &tz : NULL, &tm, &fsec,
+					 NULL, zoned ? mc_zone() : NULL) != 0)
+		return DATEVAL_NOBEGIN;
 	return date2j(tm.tm_year, tm.tm_mon, tm.tm_mday) - POSTGRES_EPOCH_JDATE;
+}
+
+DateADT
+mc_today(void)
+{
+	return mc_date_of(TIMESTAMPTZOID,
+					  TimestampTzGetDatum(GetCurrentTimestamp()));
 }
 
 DateADT

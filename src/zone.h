@@ -18,6 +18,12 @@ extern void mc_zone_init(void);
 extern pg_tz *mc_zone(void);
 extern const char *mc_zone_name(void);
 
+/*
+ * The date in that zone of a date, timestamp or timestamptz, told by its type;
+ * a timestamp without time zone is taken as written in the zone.
+ */
+extern DateADT mc_date_of(Oid type, Datum moment);
+
 /* The current date in that zone. */
 extern DateADT mc_today(void);
 
