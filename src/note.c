@@ -10,12 +10,19 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/table.h"
+#include "access/tableam.h"
 #include "catalog/pg_type.h"
+#include "commands/sequence.h"
+#include "commands/trigger.h"
+#include "executor/executor.h"
+#include "nodes/makefuncs.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
 #include "note.h"
+#include "owner.h"
 #include "plan.h"
 #include "uuids.h"
 
@@ -25,13 +32,12 @@
 	"  OR n.next_attempt_at > clock_timestamp() + interval '1 hour'" \
 	"  AND n.next_attempt_at < 'infinity')"
 
-static McPlan insert_note = {
-	"INSERT INTO meritum_cache.pending_refresh"
-	" (provider_id, month, claims, scope, keys, cause, attempts, sqlstate,"
-	" message, metric_key, next_attempt_at)"
-	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10,"
-	" clock_timestamp() + make_interval(secs => $7))",
-	"uuid,date,uuid[],text,uuid[],text,int4,text,text,varchar", SPI_OK_INSERT
+/* Columns of pending_refresh. */
+enum
+{
+	N_ID, N_PROVIDER, N_MONTH, N_CLAIMS, N_SCOPE, N_KEYS, N_CAUSE, N_CREATED,
+	N_ATTEMPTS, N_NEXT_ATTEMPT, N_SEEN, N_SQLSTATE, N_MESSAGE, N_METRIC,
+	N_COLUMNS
 };
 
 static McPlan take_notes = {
@@ -156,125 +162,198 @@ static const struct
 
 #define FLAG(task, i) (*(bool *) ((char *) (task) + flag_scopes[i].offset))
 
-/* Insert one note; provider NULL for one of keys, metric for one of all. */
-static void
-write_note(const pg_uuid_t *provider, const DateADT *month,
-		   const pg_uuid_t *claims, int nclaims, const char *scope,
-		   const pg_uuid_t *keys, int nkeys, const char *metric,
-		   const char *cause, const ErrorData *error)
+/* What is not set is null. */
+typedef struct Note
 {
-	Datum		values[10];
-	char		nulls[] = "          ";
+	const pg_uuid_t *provider;
+	const DateADT *month;
+	const pg_uuid_t *claims;
+	int			nclaims;
+	const char *scope;
+	const pg_uuid_t *keys;
+	int			nkeys;
+	const char *metric;
+	McCause		cause;
+	const ErrorData *error;		/* why it could not be refreshed at once */
+} Note;
 
-	memset(values, 0, sizeof(values));
-	if (provider != NULL)
-		values[0] = UUIDPGetDatum(provider);
-	else
-		nulls[0] = 'n';
-	if (month != NULL)
-		values[1] = DateADTGetDatum(*month);
-	else
-		nulls[1] = 'n';
-	if (nclaims > 0)
-		values[2] = mc_uuid_array(claims, nclaims);
-	else
-		nulls[2] = 'n';
-	values[3] = CStringGetTextDatum(scope);
-	if (nkeys > 0)
-		values[4] = mc_uuid_array(keys, nkeys);
-	else
-		nulls[4] = 'n';
-	values[5] = CStringGetTextDatum(cause);
-	values[6] = Int32GetDatum(error != NULL ? 1 : 0);
-	if (error != NULL)
+/*
+ * Every commit in async mode does this, so it does what an INSERT would,
+ * constraints, indexes and triggers included, without a statement around it:
+ * half as much as an INSERT.
+ */
+static void
+insert(Datum *values, const bool *nulls)
+{
+	Relation	rel = table_open(mc_cache_relation("pending_refresh"),
+								 RowExclusiveLock);
+	EState	   *estate = CreateExecutorState();
+	ResultRelInfo *result = makeNode(ResultRelInfo);
+	TupleTableSlot *slot = table_slot_create(rel, &estate->es_tupleTable);
+
+	if (slot->tts_tupleDescriptor->natts != N_COLUMNS)
+		elog(ERROR, "unexpected columns of meritum_cache.pending_refresh");
+	values[N_ID] =
+		Int64GetDatum(nextval_internal(mc_cache_relation("pending_refresh_note_id_seq"),
+									   false));
+	memcpy(slot->tts_values, values, sizeof(Datum) * N_COLUMNS);
+	memcpy(slot->tts_isnull, nulls, sizeof(bool) * N_COLUMNS);
+	ExecStoreVirtualTuple(slot);
+	InitResultRelInfo(result, rel, 0, NULL, 0);
+	ExecOpenIndices(result, false);
+	AfterTriggerBeginQuery();
+	ExecSimpleRelationInsert(result, estate, slot);
+	AfterTriggerEndQuery(estate);
+	ExecCloseIndices(result);
+	ExecResetTupleTable(estate->es_tupleTable, false);
+	FreeExecutorState(estate);
+	table_close(rel, NoLock);
+	mc_plan_advance();
+}
+
+static void
+write_note(const Note *note)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int			attempts = note->error != NULL ? 1 : 0;
+	Datum		values[N_COLUMNS] = {0};
+	bool		nulls[N_COLUMNS];
+
+	memset(nulls, true, sizeof(nulls));
+#define SET(column, value) (values[column] = (value), nulls[column] = false)
+	SET(N_ID, 0);
+	if (note->provider != NULL)
+		SET(N_PROVIDER, UUIDPGetDatum(note->provider));
+	if (note->month != NULL)
+		SET(N_MONTH, DateADTGetDatum(*note->month));
+	if (note->nclaims > 0)
+		SET(N_CLAIMS, mc_uuid_array(note->claims, note->nclaims));
+	SET(N_SCOPE, CStringGetTextDatum(note->scope));
+	if (note->nkeys > 0)
+		SET(N_KEYS, mc_uuid_array(note->keys, note->nkeys));
+	SET(N_CAUSE, CStringGetTextDatum(mc_cause_name(note->cause)));
+	SET(N_CREATED, TimestampTzGetDatum(now));
+	SET(N_ATTEMPTS, Int32GetDatum(attempts));
+	SET(N_NEXT_ATTEMPT,
+		TimestampTzGetDatum(TimestampTzPlusMilliseconds(now, attempts * 1000)));
+	if (note->error != NULL)
 	{
-		values[7] = CStringGetTextDatum(unpack_sql_state(error->sqlerrcode));
-		values[8] = CStringGetTextDatum(mc_error_message(error));
+		SET(N_SQLSTATE,
+			CStringGetTextDatum(unpack_sql_state(note->error->sqlerrcode)));
+		SET(N_MESSAGE, CStringGetTextDatum(mc_error_message(note->error)));
 	}
-	else
-		nulls[7] = nulls[8] = 'n';
-	if (metric != NULL)
-		values[9] = CStringGetTextDatum(metric);
-	else
-		nulls[9] = 'n';
-	mc_plan_execute(&insert_note, values, nulls);
+	if (note->metric != NULL)
+		SET(N_METRIC, CStringGetTextDatum(note->metric));
+#undef SET
+	insert(values, nulls);
 }
 
 /* Single metrics: a note each, or one for each of its months. */
 static void
-write_metrics(const McTask *task, const char *cause, const ErrorData *error)
+write_metrics(const McTask *task, const ErrorData *error)
 {
+	Note		note = {
+		&task->provider, .scope = "metric", .cause = task->cause, .error = error
+	};
 	ListCell   *lc;
 	ListCell   *month;
 	int			m;
 
 	for (m = 0; m < MC_N_METRICS; m++)
 		if (task->everywhere & MC_METRIC_BIT(m))
-			write_note(&task->provider, NULL, NULL, 0, "metric", NULL, 0,
-					   mc_metric[m].key, cause, error);
+		{
+			note.metric = mc_metric[m].key;
+			write_note(&note);
+		}
 	foreach(lc, task->custom)
 	{
 		const McCustomTask *custom = lfirst(lc);
 		List	   *months = list_concat_unique_int(list_copy(custom->force),
 													custom->existing);
 
+		note.metric = custom->key;
+		note.month = NULL;
 		if (custom->whole)
-			write_note(&task->provider, NULL, NULL, 0, "metric", NULL, 0,
-					   custom->key, cause, error);
-		else
-			foreach(month, months)
-			{
-				DateADT		date = lfirst_int(month);
+		{
+			write_note(&note);
+			continue;
+		}
+		foreach(month, months)
+		{
+			DateADT		date = lfirst_int(month);
 
-				write_note(&task->provider, &date, NULL, 0, "metric", NULL, 0,
-						   custom->key, cause, error);
-			}
+			note.month = &date;
+			write_note(&note);
+		}
+	}
+}
+
+static void
+write_month(const McTask *task, const McMonthTask *month, const ErrorData *error)
+{
+	Note		note = {
+		&task->provider, &month->month, .cause = task->cause, .error = error
+	};
+
+	if (month->coach)
+	{
+		note.scope = "coach";
+		write_note(&note);
+	}
+	if (month->whole)
+	{
+		note.scope = "month";
+		write_note(&note);
+	}
+	else if (month->nclaims > 0)
+	{
+		note.scope = "claims";
+		note.claims = month->claim;
+		note.nclaims = month->nclaims;
+		write_note(&note);
 	}
 }
 
 void
 mc_note_write(const McTask *task, const ErrorData *error)
 {
-	const char *cause = mc_cause_name(task->cause);
 	int			i;
 
 	for (i = 0; i < lengthof(flag_scopes); i++)
 		if (FLAG(task, i))
-			write_note(&task->provider, NULL, NULL, 0, flag_scopes[i].scope,
-					   NULL, 0, NULL, cause, error);
-	for (i = 0; i < task->nmonths; i++)
-	{
-		const McMonthTask *month = &task->month[i];
+		{
+			Note		note = {
+				&task->provider, .scope = flag_scopes[i].scope,
+				.cause = task->cause, .error = error
+			};
 
-		if (month->whole)
-			write_note(&task->provider, &month->month, NULL, 0, "month",
-					   NULL, 0, NULL, cause, error);
-		else if (month->nclaims > 0)
-			write_note(&task->provider, &month->month, month->claim,
-					   month->nclaims, "claims", NULL, 0, NULL, cause, error);
-		if (month->coach)
-			write_note(&task->provider, &month->month, NULL, 0, "coach",
-					   NULL, 0, NULL, cause, error);
-	}
-	write_metrics(task, cause, error);
+			write_note(&note);
+		}
+	for (i = 0; i < task->nmonths; i++)
+		write_month(task, &task->month[i], error);
+	write_metrics(task, error);
 }
 
 void
 mc_note_write_keys(McSource source, const pg_uuid_t *keys, int n)
 {
-	write_note(NULL, NULL, NULL, 0, mc_source_def[source].name, keys, n, NULL,
-			   mc_cause_name(MC_CAUSE_COMMIT), NULL);
+	Note		note = {
+		.scope = mc_source_def[source].name, .keys = keys, .nkeys = n,
+		.cause = MC_CAUSE_COMMIT
+	};
+
+	write_note(&note);
 }
 
 bool
 mc_note_request(const pg_uuid_t *provider)
 {
+	Note		note = {provider, .scope = "request", .cause = MC_CAUSE_REQUEST};
 	Datum		value = UUIDPGetDatum(provider);
 
 	if (mc_plan_execute(&any_request, &value, NULL) > 0)
 		return false;
-	write_note(provider, NULL, NULL, 0, "request", NULL, 0, NULL,
-			   mc_cause_name(MC_CAUSE_REQUEST), NULL);
+	write_note(&note);
 	return true;
 }
 
@@ -433,8 +512,9 @@ mc_note_take_keys(McResolve resolve, void *arg)
 void
 mc_note_write_restore(void)
 {
-	write_note(NULL, NULL, NULL, 0, "restore", NULL, 0, NULL,
-			   mc_cause_name(MC_CAUSE_WORKER), NULL);
+	Note		note = {.scope = "restore", .cause = MC_CAUSE_WORKER};
+
+	write_note(&note);
 }
 
 bool

@@ -97,11 +97,8 @@ mc_plan_forget(McPlan *plan)
 	plan->plan = NULL;
 }
 
-/*
- * Make what the transaction did so far visible to the next statement.
- */
-static void
-advance_snapshot(void)
+void
+mc_plan_advance(void)
 {
 	CommandCounterIncrement();
 	UpdateActiveSnapshotCommandId();
@@ -161,7 +158,7 @@ execute(McPlan *plan, Datum *values, const char *nulls)
 
 	prepare(plan);
 	if (!reads)
-		advance_snapshot();
+		mc_plan_advance();
 	result = SPI_execute_snapshot(plan->plan, values, nulls,
 								  GetActiveSnapshot(), InvalidSnapshot,
 								  reads, true, 0);
@@ -169,7 +166,7 @@ execute(McPlan *plan, Datum *values, const char *nulls)
 		elog(ERROR, "unexpected result %s of \"%s\"",
 			 SPI_result_code_string(result), plan->sql);
 	if (!reads)
-		advance_snapshot();
+		mc_plan_advance();
 	return SPI_processed;
 }
 

@@ -51,6 +51,9 @@ extern void mc_plan_scan(McPlan *plan, Datum *values, const char *nulls,
 extern void mc_plan_write(McPlan *plan, Datum *values, int expected,
 						  const char *table);
 
+/* Make what was written without a statement visible to the next one. */
+extern void mc_plan_advance(void);
+
 /* A statement that can have no plan, such as GRANT. */
 extern void mc_plan_utility(const char *sql);
 
