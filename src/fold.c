@@ -2,9 +2,11 @@
  * fold.c
  *		Accumulators: facts folded into the measures of the wanted metrics.
  *
- * One pass over the facts serves all metrics, periods and dimensions.  Sums
- * are integers of ten-thousandths, so exact; a sum that does not fit raises
- * 22003.  No SQL is run here.
+ * One pass over the facts serves all metrics, periods and dimensions.  Facts
+ * with the same traits count in the same metrics, so their amounts are added
+ * up once for all of these, and only lists take each fact by itself.  Sums are
+ * integers of ten-thousandths, so exact; a sum that does not fit raises 22003.
+ * No SQL is run here.
  */
 #include "postgres.h"
 
@@ -24,8 +26,10 @@ add(int64 *sum, int64 amount)
 				 errmsg("sum of amounts out of range")));
 }
 
+/* Add the amounts of a fact, or of all facts with its traits. */
 static void
-add_measures(const McMetric *metric, int64 *sum, const McFact *fact)
+add_measures(const McMetric *metric, int64 *sum, uint32 traits,
+			 const int64 *amount)
 {
 	int			i;
 
@@ -34,8 +38,8 @@ add_measures(const McMetric *metric, int64 *sum, const McFact *fact)
 	{
 		const McMeasure *measure = &metric->measure[i];
 
-		if ((fact->traits & measure->traits) == measure->traits)
-			add(&sum[i], fact->amount[measure->amount]);
+		if ((traits & measure->traits) == measure->traits)
+			add(&sum[i], amount[measure->amount]);
 	}
 }
 
@@ -177,6 +181,14 @@ age_bracket(const McFold *fold, const McFact *fact)
 }
 
 static void
+add_to_item(const McMetric *metric, McTable *table, int32 key, int32 key2,
+			const McFact *fact)
+{
+	add_measures(metric, find_item(table, key, key2)->sum, fact->traits,
+				 fact->amount);
+}
+
+static void
 add_grouped(const McFold *fold, const McMetric *metric, McTable *table,
 			const McFact *fact, int index)
 {
@@ -189,17 +201,17 @@ add_grouped(const McFold *fold, const McMetric *metric, McTable *table,
 			return;
 		case MC_GROUP_CODE:
 			for (i = 0; i < fact->ncodes; i++)
-				add_measures(metric, find_item(table, fact->codes[i], 0)->sum, fact);
+				add_to_item(metric, table, fact->codes[i], 0, fact);
 			return;
 		case MC_GROUP_PROVINCE_CODE:
 			for (i = 0; i < fact->ncodes; i++)
-				add_measures(metric, find_item(table, fact->id[MC_ID_PROVINCE],
-											   fact->codes[i])->sum, fact);
+				add_to_item(metric, table, fact->id[MC_ID_PROVINCE],
+							fact->codes[i], fact);
 			return;
 		case MC_GROUP_LOCATION:
 			for (i = 0; i < fold->places->n; i++)
 				if (fold->places->place[i].centre == fact->id[MC_ID_CENTRE])
-					add_measures(metric, find_item(table, i, 0)->sum, fact);
+					add_to_item(metric, table, i, 0, fact);
 			return;
 		case MC_GROUP_BA:
 			key = fact->id[MC_ID_BA];
@@ -237,38 +249,94 @@ add_grouped(const McFold *fold, const McMetric *metric, McTable *table,
 			key = index;
 			break;
 	}
-	add_measures(metric, find_item(table, key, 0)->sum, fact);
+	add_to_item(metric, table, key, 0, fact);
 }
 
-/* Which metrics count the fact. */
-static McMetrics
-counting(McFold *fold, const McFact *fact)
+/* The class of a fact: its number in fold->class. */
+static int
+get_class(McFold *fold, uint32 traits)
 {
-	McCounting *entry = &fold->counting[murmurhash32(fact->traits) % MC_N_COUNTINGS];
+	int		   *cached = &fold->cached_class[murmurhash32(traits) % MC_N_CACHED];
+	int			i;
 
-	if (!entry->valid || entry->traits != fact->traits)
+	if (*cached < fold->nclasses && fold->class[*cached].traits == traits)
+		return *cached;
+	for (i = 0; i < fold->nclasses; i++)
+		if (fold->class[i].traits == traits)
+			return *cached = i;
+	if ((i & (i - 1)) == 0)
+		fold->class = i == 0 ? palloc(sizeof(McClass)) :
+			repalloc(fold->class, sizeof(McClass) * i * 2);
+	fold->class[i].traits = traits;
+	fold->class[i].metrics = mc_metrics_counting(traits);
+	fold->nclasses++;
+	return *cached = i;
+}
+
+static void
+add_to_class(McSums *sums, int class, const McFact *fact)
+{
+	int			i;
+
+	if (class >= sums->nclasses)
 	{
-		entry->valid = true;
-		entry->traits = fact->traits;
-		entry->metrics = mc_metrics_counting(fact->traits);
+		int			n = Max(8, pg_nextpower2_32(class + 1));
+		McAmounts  *amounts = palloc0(sizeof(McAmounts) * n);
+
+		if (sums->nclasses > 0)
+		{
+			memcpy(amounts, sums->class, sizeof(McAmounts) * sums->nclasses);
+			pfree(sums->class);
+		}
+		sums->class = amounts;
+		sums->nclasses = n;
 	}
-	return entry->metrics;
+	for (i = MC_COUNT; i < MC_N_AMOUNTS; i++)
+		add(&sums->class[class].amount[i], fact->amount[i]);
 }
 
 /* Add a fact to those of the scope's metrics, all of which count it. */
 static void
-add_to_scope(const McFold *fold, McScope *scope, McMetrics metrics,
-			 const McFact *fact, int index)
+add_to_scope(const McFold *fold, McScope *scope, McGrain grain,
+			 McMetrics metrics, int class, const McFact *fact, int index)
 {
 	metrics &= scope->wanted;
+	if (metrics == 0)
+		return;
+	add_to_class(&scope->sums[grain], class, fact);
+	metrics &= mc_metrics_grouped();
 	while (metrics != 0)
 	{
 		int			m = pg_rightmost_one_pos64(metrics);
-		const McMetric *metric = &mc_metric[m];
 
 		metrics &= metrics - 1;
-		add_measures(metric, scope->table[m]->sum, fact);
-		add_grouped(fold, metric, scope->table[m], fact, index);
+		add_grouped(fold, &mc_metric[m], scope->table[m], fact, index);
+	}
+}
+
+/* Once all facts are added: the measures of each metric. */
+static void
+finish_scope(const McFold *fold, McScope *scope, McGrain grain,
+			 McMetrics metrics)
+{
+	const McSums *sums = &scope->sums[grain];
+	int			i;
+
+	for (i = 0; i < Min(sums->nclasses, fold->nclasses); i++)
+	{
+		const int64 *amount = sums->class[i].amount;
+		McMetrics	rest = fold->class[i].metrics & scope->wanted & metrics;
+
+		if (amount[MC_COUNT] == 0)
+			continue;
+		while (rest != 0)
+		{
+			int			m = pg_rightmost_one_pos64(rest);
+
+			rest &= rest - 1;
+			add_measures(&mc_metric[m], scope->table[m]->sum,
+						 fold->class[i].traits, amount);
+		}
 	}
 }
 
@@ -289,7 +357,7 @@ wanted_of_value(const McPeriod *period, McDimension dim, int32 id)
 /* Add a claim to the scope of its value. */
 static void
 add_to_value(const McFold *fold, McPeriod *period, McDimension dim, int32 id,
-			 const McFact *fact, McMetrics metrics)
+			 const McFact *fact, int class)
 {
 	McScope    *scope;
 
@@ -304,27 +372,28 @@ add_to_value(const McFold *fold, McPeriod *period, McDimension dim, int32 id,
 			return;
 		scope = make_scope(fold, period, dim, id, wanted);
 	}
-	add_to_scope(fold, scope, metrics, fact, 0);
+	add_to_scope(fold, scope, MC_MONTHLY, fold->class[class].metrics, class,
+				 fact, 0);
 }
 
 static void
 add_to_dimensions(const McFold *fold, McPeriod *period, const McFact *fact,
-				  McMetrics metrics)
+				  int class)
 {
 	int			i;
 
 	if (fold->dimensions & (1 << MC_DIM_CLAIM_TYPE))
 		add_to_value(fold, period, MC_DIM_CLAIM_TYPE, fact->id[MC_ID_TYPE],
-					 fact, metrics);
+					 fact, class);
 	if (fold->dimensions & (1 << MC_DIM_BA_NUMBER))
 		add_to_value(fold, period, MC_DIM_BA_NUMBER, fact->id[MC_ID_BA],
-					 fact, metrics);
+					 fact, class);
 	if ((fold->dimensions & (1 << MC_DIM_LOCATION_ID)) &&
 		(fact->traits & MC_T_PLACED))
 		for (i = 0; i < fold->places->n; i++)
 			if (fold->places->place[i].centre == fact->id[MC_ID_CENTRE])
 				add_to_value(fold, period, MC_DIM_LOCATION_ID,
-							 fold->places->place[i].id, fact, metrics);
+							 fold->places->place[i].id, fact, class);
 }
 
 /*
@@ -371,6 +440,7 @@ fold_facts(McFold *fold, McFactSet *set, McMetrics monthly, McMetrics snapshot,
 		McFact	   *fact = &set->fact[i];
 		McPeriod   *period;
 		McMetrics	metrics;
+		int			class;
 
 		if (fact->dead)
 			continue;
@@ -380,17 +450,19 @@ fold_facts(McFold *fold, McFactSet *set, McMetrics monthly, McMetrics snapshot,
 			if (snapshot != 0)
 				mc_fact_date(fact, fold->as_of);
 		}
-		metrics = counting(fold, fact);
+		class = get_class(fold, fact->traits);
+		metrics = fold->class[class].metrics;
 		if (snapshot != 0)
-			add_to_scope(fold, snapshot_period->scope[0], metrics & snapshot,
-						 fact, i);
+			add_to_scope(fold, snapshot_period->scope[0], MC_SNAPSHOT,
+						 metrics & snapshot, class, fact, i);
 		period = find_period(fold, fact->date, &last);
 		if (period == NULL)
 			continue;
-		add_to_scope(fold, period->scope[0], metrics & monthly, fact, i);
+		add_to_scope(fold, period->scope[0], MC_MONTHLY, metrics & monthly,
+					 class, fact, i);
 		if ((fact->traits & MC_T_CLAIM) && fold->dimensions != 0 &&
 			(period->wanted & mc_metrics_breakdown()))
-			add_to_dimensions(fold, period, fact, metrics);
+			add_to_dimensions(fold, period, fact, class);
 	}
 }
 
@@ -400,6 +472,7 @@ mc_fold_run(McFold *fold)
 	McMetrics	snapshot = 0;
 	McPeriod   *snapshot_period = NULL;
 	int			i;
+	int			j;
 
 	for (i = 0; i < fold->nperiods; i++)
 	{
@@ -418,4 +491,12 @@ mc_fold_run(McFold *fold)
 	if (fold->coach != NULL)
 		fold_facts(fold, fold->coach, ~mc_metrics_snapshot(), snapshot,
 				   snapshot_period);
+	for (i = 0; i < fold->nperiods; i++)
+		for (j = 0; j < fold->period[i].nscopes; j++)
+		{
+			finish_scope(fold, fold->period[i].scope[j], MC_MONTHLY,
+						 ~mc_metrics_snapshot());
+			finish_scope(fold, fold->period[i].scope[j], MC_SNAPSHOT,
+						 mc_metrics_snapshot());
+		}
 }

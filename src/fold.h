@@ -28,12 +28,32 @@ typedef struct McTable
 	int			nslots;
 } McTable;
 
+/* Facts with the same traits, and the metrics that count them. */
+typedef struct McClass
+{
+	uint32		traits;
+	McMetrics	metrics;
+} McClass;
+
+typedef struct McAmounts
+{
+	int64		amount[MC_N_AMOUNTS];
+} McAmounts;
+
+/* Sums of amounts by class. */
+typedef struct McSums
+{
+	McAmounts  *class;			/* by its number */
+	int			nclasses;
+} McSums;
+
 /* A provider's total, or the facts that have one value of a dimension. */
 typedef struct McScope
 {
 	int			dim;			/* McDimension, -1 for the total */
 	int32		id;				/* string, for a location that of its uuid */
 	McMetrics	wanted;
+	McSums		sums[MC_N_GRAINS];	/* of facts of the period, or of any date */
 	McTable	   *table[MC_N_METRICS];	/* NULL: not wanted */
 } McScope;
 
@@ -57,15 +77,7 @@ typedef struct McPeriod
 	int			nscopes;
 } McPeriod;
 
-/* Traits that many facts share, and the metrics that count such a fact. */
-typedef struct McCounting
-{
-	uint32		traits;
-	bool		valid;
-	McMetrics	metrics;
-} McCounting;
-
-#define MC_N_COUNTINGS 64
+#define MC_N_CACHED 64
 
 typedef struct McFold
 {
@@ -77,7 +89,9 @@ typedef struct McFold
 	int			dimensions;		/* mask of breakdowns to make */
 	McPeriod   *period;			/* ascending, apart from each other */
 	int			nperiods;
-	McCounting	counting[MC_N_COUNTINGS];	/* by a hash of the traits */
+	McClass    *class;
+	int			nclasses;
+	int			cached_class[MC_N_CACHED];	/* by a hash of the traits */
 } McFold;
 
 #define MC_N_BRACKETS 4

@@ -365,6 +365,19 @@ mc_metrics_breakdown(void)
 }
 
 McMetrics
+mc_metrics_grouped(void)
+{
+	static McMetrics set = 0;
+	int			m;
+
+	if (set == 0)
+		for (m = 0; m < MC_N_METRICS; m++)
+			if (mc_metric[m].group != MC_GROUP_NONE)
+				set |= MC_METRIC_BIT(m);
+	return set;
+}
+
+McMetrics
 mc_metrics_location(void)
 {
 	return mc_metrics_with(MC_T_PLACED, MC_GROUP_LOCATION);

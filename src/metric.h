@@ -12,7 +12,8 @@
 typedef enum McGrain
 {
 	MC_MONTHLY,
-	MC_SNAPSHOT
+	MC_SNAPSHOT,
+	MC_N_GRAINS
 } McGrain;
 
 /* What selects facts; a fact has the trait or has it not. */
@@ -180,6 +181,7 @@ typedef uint64 McMetrics;
 
 extern McMetrics mc_metrics_snapshot(void);
 extern McMetrics mc_metrics_breakdown(void);
+extern McMetrics mc_metrics_grouped(void);
 extern McMetrics mc_metrics_with(uint32 traits, McGroup group);
 
 /* Metrics that list or count locations, and those of AI events. */
