@@ -69,7 +69,7 @@ AS 'MODULE_PATHNAME', 'meritum_stat_reset'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION @extschema@.meritum_stat_reset() IS
-'clears the counters of meritum_cache.stat_refresh, which a rollback does not bring back, and of meritum_cache.stat_provider, in this database';
+'clears the counters of meritum_cache.stat_refresh, which a rollback does not bring back, and of meritum_cache.stat_provider, in this database; error 42501 pinned';
 
 -- Whoever updates the extension need not be its owner.  Before privileges are
 -- revoked, so that what is remembered of these names no other role.

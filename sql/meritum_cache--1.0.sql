@@ -454,7 +454,7 @@ AS 'MODULE_PATHNAME', 'meritum_get_metrics'
 LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 100;
 
 COMMENT ON FUNCTION @extschema@.meritum_get_metrics(uuid, text[], date, date, jsonb) IS
-'cached figures of one provider whose period lies within period_start to period_end; with dimensions, those whose dimensions contain it; what is pending is refreshed first; errors: 22004 null argument, 22023 unknown metric or bad period';
+'rows of meritum_cache.analytics_cache of one provider and the given metrics whose period lies within period_start to period_end; with dimensions, those whose dimensions contain it (@>), without, totals and breakdowns; what is pending is refreshed first, or computed where it cannot be stored; errors: 22004 null argument, 22023 unknown metric or bad period';
 
 CREATE FUNCTION @extschema@.meritum_compute_metrics(
 	provider_id uuid, metric_keys text[], period_start date, period_end date,
@@ -465,7 +465,7 @@ AS 'MODULE_PATHNAME', 'meritum_compute_metrics'
 LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 40;
 
 COMMENT ON FUNCTION @extschema@.meritum_compute_metrics(uuid, text[], date, date, jsonb, date) IS
-'figures of one provider over any range of up to 730 days, computed from its claims and not stored; filter: claim_type, ba_number, location_id, hsc_code, claim_state, a value or an array each; errors: 22004 null argument, 22023 unknown metric or filter, bad range, filter on a metric that reads no claims';
+'figures of one provider over any range of up to 730 days, a row for each metric, computed from its claims and not stored; filter: claim_type, ba_number, location_id, hsc_code, claim_state, a value or an array each; as_of is today for snapshot metrics; errors: 22004 null argument, 22023 unknown metric or filter, bad range, filter on a metric that reads no claims, 55000 not attached';
 
 CREATE FUNCTION @extschema@.meritum_is_stale(
 	provider_id uuid, max_age_minutes integer DEFAULT NULL)
@@ -487,7 +487,7 @@ AS 'MODULE_PATHNAME', 'meritum_freshness'
 LANGUAGE C STABLE PARALLEL RESTRICTED;
 
 COMMENT ON FUNCTION @extschema@.meritum_freshness(uuid) IS
-'why a provider is stale or not: ages of its figures, pending notes, last refresh and its cause, day of the snapshot figures (null: outdated by a change), version';
+'why a provider is stale or not: ages of its figures, pending notes, last refresh and its cause, day of the snapshot figures (null: outdated by a change), version; one row, also for an unknown provider; error 22004 null provider';
 
 CREATE FUNCTION @extschema@.meritum_verify(
 	provider_id uuid, repair boolean DEFAULT false,
@@ -498,7 +498,7 @@ AS 'MODULE_PATHNAME', 'meritum_verify'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION @extschema@.meritum_verify(uuid, boolean) IS
-'recomputes a provider''s figures from the source tables and returns those that differ from the cache, none if it is right; a row too many has computed null, a missing one cached null; with repair it corrects them';
+'recomputes a provider''s figures from the source tables and returns those that differ from the cache, none if it is right; a row too many has computed null, a missing one cached null; rows that the application wrote under other dimensions or periods than the extension''s are left alone; with repair it corrects what it returns; errors: 22004 null argument, 25006 read-only transaction (repair), 55000 not attached';
 
 CREATE FUNCTION @extschema@.meritum_get_stale_entries(
 	provider_id uuid, max_age_minutes integer DEFAULT NULL)
@@ -507,7 +507,7 @@ AS 'MODULE_PATHNAME', 'meritum_get_stale_entries'
 LANGUAGE C STABLE PARALLEL RESTRICTED ROWS 100;
 
 COMMENT ON FUNCTION @extschema@.meritum_get_stale_entries(uuid, integer) IS
-'figures of one provider computed more than max_age_minutes ago (default meritum_cache.stale_after)';
+'rows of meritum_cache.analytics_cache of one provider computed more than max_age_minutes ago (default meritum_cache.stale_after); errors: 22004 null provider, 22023 negative age';
 
 /*
  * Writing
@@ -521,7 +521,7 @@ AS 'MODULE_PATHNAME', 'meritum_upsert_metric'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION @extschema@.meritum_upsert_metric(uuid, text, date, date, jsonb, jsonb) IS
-'inserts or updates one figure and sets its computed_at; dimensions null is the total; errors: 22004 null argument, 22023 unknown metric, bad period';
+'inserts or updates one figure, sets its computed_at and returns its row; dimensions null is the total, else a JSON object; the next refresh of a figure that the extension computes itself replaces it; errors: 22004 null argument, 22023 unknown metric, bad period or dimensions, 25006 read-only transaction';
 
 CREATE FUNCTION @extschema@.meritum_bulk_upsert(provider_id uuid, entries jsonb)
 RETURNS integer
@@ -529,7 +529,7 @@ AS 'MODULE_PATHNAME', 'meritum_bulk_upsert'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION @extschema@.meritum_bulk_upsert(uuid, jsonb) IS
-'inserts or updates an array of {metric_key, period_start, period_end, dimensions?, value, provider_id?} and returns the number of figures written; of two entries with one key the last wins; a wrong entry rejects the call (22023, naming its index, from 0)';
+'inserts or updates an array of {metric_key, period_start, period_end, dimensions?, value, provider_id?} and returns the number of figures written; of two entries with one key the last wins; dates are YYYY-MM-DD; a wrong entry, or one of another provider, rejects the call (22023, naming its index, from 0); other errors: 22004 null argument, 22023 no array, 25006 read-only transaction';
 
 CREATE FUNCTION @extschema@.meritum_delete_expired_entries(provider_id uuid, older_than date)
 RETURNS bigint
@@ -537,7 +537,7 @@ AS 'MODULE_PATHNAME', 'meritum_delete_expired_entries'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION @extschema@.meritum_delete_expired_entries(uuid, date) IS
-'deletes figures of one provider whose period_end is before older_than and returns how many';
+'deletes figures of one provider whose period_end is before older_than and returns how many; errors: 22004 null argument, 25006 read-only transaction';
 
 /*
  * Refreshing
@@ -550,7 +550,7 @@ AS 'MODULE_PATHNAME', 'meritum_refresh_provider_metrics'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION @extschema@.meritum_refresh_provider_metrics(uuid, text[], date) IS
-'recomputes the given metrics (default all) for the twelve months ending with as_of (default today) from the source tables and returns the number of entries written; errors: 22004 null provider, 22023 unknown metric, 55000 not attached';
+'recomputes the given metrics (default all) for the twelve months ending with as_of (default today) from the source tables and returns the number of entries written; errors: 22004 null provider, 22023 unknown metric or as_of that is no finite date, 25006 read-only transaction, 55000 not attached';
 
 CREATE FUNCTION @extschema@.meritum_handle_claim_state_change(
 	provider_id uuid, claim_type text, new_state text, claim_id uuid DEFAULT NULL)
@@ -559,7 +559,7 @@ AS 'MODULE_PATHNAME', 'meritum_handle_claim_state_change'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION @extschema@.meritum_handle_claim_state_change(uuid, text, text, uuid) IS
-'refreshes the metrics that the event map names for a state, for the month of the claim or the running month, and returns the number of entries written; 0 for a state that is not in the map; errors: 22004 null argument, 42501 the claim is not of that provider and pathway';
+'refreshes the metrics that the event map names for a state, for the month of the claim or the running month, and returns the number of entries written; 0 for a state that is not in the map; claim_type is AHCIP or WCB, the letter case of new_state does not matter; errors: 22004 null argument, 22023 unknown claim type, 25006 read-only transaction, 42501 the claim is not of that provider and pathway, 55000 not attached';
 
 CREATE FUNCTION @extschema@.meritum_request_refresh(provider_id uuid)
 RETURNS boolean
@@ -567,7 +567,7 @@ AS 'MODULE_PATHNAME', 'meritum_request_refresh'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION @extschema@.meritum_request_refresh(uuid) IS
-'queues a refresh of a stale provider for the background worker; false if it is fresh or queued already';
+'queues a refresh of a stale provider for the background worker; false if it is fresh or queued already; errors: 22004 null provider, 25006 read-only transaction, 55000 not attached';
 
 CREATE PROCEDURE @extschema@.meritum_refresh_all_providers(
 	batch_size integer DEFAULT NULL, as_of date DEFAULT NULL,
@@ -578,14 +578,14 @@ AS 'MODULE_PATHNAME', 'meritum_refresh_all_providers'
 LANGUAGE C;
 
 COMMENT ON PROCEDURE @extschema@.meritum_refresh_all_providers(integer, date, bigint, bigint, jsonb) IS
-'the nightly batch: refreshes every active provider, at most batch_size providers a transaction (default meritum_cache.batch_size), in meritum_cache.batch_workers processes; a provider that fails is recorded in errors as {providerId, sqlstate, message} and passed over; a run that was cut off is continued';
+'the nightly batch: refreshes every active provider, at most batch_size providers a transaction (default meritum_cache.batch_size), in meritum_cache.batch_workers processes; a provider that fails is recorded in errors as {providerId, sqlstate, message} and passed over; a run that was cut off is continued; returns the providers done, the entries written and the errors; errors: 22023 batch_size below 1 or as_of not finite, 25006 read-only transaction, 2D000 inside a transaction block, 42501 pinned, 55000 not attached';
 
 CREATE PROCEDURE @extschema@.meritum_cleanup_old_entries(INOUT deleted bigint DEFAULT 0)
 AS 'MODULE_PATHNAME', 'meritum_cleanup_old_entries'
 LANGUAGE C;
 
 COMMENT ON PROCEDURE @extschema@.meritum_cleanup_old_entries(bigint) IS
-'deletes figures whose period ended more than meritum_cache.retention_months ago, provider by provider, committing as it goes';
+'deletes figures whose period ended more than meritum_cache.retention_months ago, provider by provider, committing as it goes, and returns how many; errors: 25006 read-only transaction, 2D000 inside a transaction block, 42501 pinned';
 
 /*
  * Metrics of one's own, and events
@@ -623,7 +623,7 @@ AS 'MODULE_PATHNAME', 'meritum_invalidate'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION @extschema@.meritum_invalidate(uuid, text) IS
-'the same for all metrics whose key begins with prefix; 0 with a warning if there is none; errors: 22004 null argument, 25006 read-only transaction';
+'marks the figures of one provider whose metric key begins with prefix (letter case matters) as to be recomputed, as meritum_handle_event does, and returns how many there are; 0 with a warning if no metric begins so; errors: 22004 null argument, 25006 read-only transaction';
 
 CREATE FUNCTION @extschema@.meritum_attach_event(
 	"table" regclass, event_type text, provider_column name)
@@ -664,7 +664,7 @@ AS 'MODULE_PATHNAME', 'meritum_attach'
 LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 11;
 
 COMMENT ON FUNCTION @extschema@.meritum_attach(regclass, jsonb, regclass, regclass, regclass, regclass, regclass, regclass, regclass, regclass, regclass, regclass) IS
-'finds the application''s tables (by their usual names on the search path where not given), creates the triggers and fills the facts; columns renames: {"claims": {"physician_id": "doctor_id"}}; returns a row for each table with what was done; errors: 42P01 no claims table, 42703 missing columns, 42804 wrong types, 42501 no admin or not the owner of a table';
+'finds the application''s tables (by their usual names on the search path where not given), creates the triggers and fills the facts; columns renames: {"claims": {"physician_id": "doctor_id"}}; returns a row for each table with what was done: attached, changed, already attached, or not found; errors: 22004 null columns, 22023 malformed columns, 42809 not a table, 42P01 no claims table, 42703 missing columns, 42804 wrong types, 42501 no admin or not the owner of a table';
 
 CREATE FUNCTION @extschema@.meritum_detach(
 	OUT source text, OUT relation regclass, OUT action text)
@@ -673,7 +673,7 @@ AS 'MODULE_PATHNAME', 'meritum_detach'
 LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 11;
 
 COMMENT ON FUNCTION @extschema@.meritum_detach() IS
-'removes the triggers from the application''s tables and forgets the facts and figures; returns a row for each table';
+'removes the triggers from the application''s tables and forgets the facts and figures; returns a row for each table that was attached, with what was removed; error 42501 no admin or not the owner of a table';
 
 /*
  * Jobs
@@ -686,7 +686,7 @@ AS 'MODULE_PATHNAME', 'meritum_next_run'
 LANGUAGE C STABLE PARALLEL SAFE;
 
 COMMENT ON FUNCTION @extschema@.meritum_next_run(text, timestamptz, text) IS
-'the first time strictly later than after at which a five-field cron schedule is due in a time zone (default meritum_cache.timezone); null if never; error 22023 for a malformed schedule, naming the field';
+'the first time strictly later than after at which a five-field cron schedule is due in a time zone (default meritum_cache.timezone); null if never; errors: 22004 null schedule or after, 22023 malformed schedule, naming the field, or unknown time zone';
 
 CREATE FUNCTION @extschema@.meritum_schedule(
 	name text, schedule text, command text, timezone text DEFAULT NULL,

@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "funcapi.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/datetime.h"
 #include "utils/jsonb.h"
@@ -135,6 +136,7 @@ meritum_upsert_metric(PG_FUNCTION_ARGS)
 	mc_arg_required(fcinfo, 5, "value");
 	entry.value = PG_GETARG_JSONB_P(5);
 
+	PreventCommandIfReadOnly("meritum_upsert_metric()");
 	mc_owner_enter(&bracket, true);
 	lock_provider(provider);
 	upsert(provider, &entry, now);
@@ -200,7 +202,8 @@ date_member(JsonbContainer *object, const char *name, int index)
 	struct pg_tm tm = {0};
 	int			end = 0;
 
-	if (sscanf(text, "%4d-%2d-%2d%n", &tm.tm_year, &tm.tm_mon, &tm.tm_mday, &end) != 3 ||
+	if (strspn(text, "0123456789-") != strlen(text) ||
+		sscanf(text, "%4d-%2d-%2d%n", &tm.tm_year, &tm.tm_mon, &tm.tm_mday, &end) != 3 ||
 		end != 10 || text[10] != '\0' || tm.tm_year < 1 ||
 		tm.tm_mon < 1 || tm.tm_mon > 12 || tm.tm_mday < 1 ||
 		tm.tm_mday > day_tab[isleap(tm.tm_year)][tm.tm_mon - 1])
@@ -330,6 +333,7 @@ meritum_bulk_upsert(PG_FUNCTION_ARGS)
 		PG_RETURN_INT32(0);
 	qsort(order, n, sizeof(Entry *), compare_entries);
 
+	PreventCommandIfReadOnly("meritum_bulk_upsert()");
 	mc_owner_enter(&bracket, true);
 	lock_provider(provider);
 	for (i = 0; i < n; i++)
@@ -361,6 +365,7 @@ meritum_delete_expired_entries(PG_FUNCTION_ARGS)
 	values[0] = UUIDPGetDatum(provider);
 	older_than = PG_GETARG_DATEADT(1);
 	values[1] = DateADTGetDatum(older_than);
+	PreventCommandIfReadOnly("meritum_delete_expired_entries()");
 	mc_custom_hold();
 	mc_owner_enter(&bracket, true);
 	lock_provider(provider);

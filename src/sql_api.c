@@ -6,6 +6,7 @@
 
 #include "access/htup_details.h"
 #include "funcapi.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/formatting.h"
 #include "utils/jsonb.h"
@@ -195,6 +196,7 @@ meritum_refresh_provider_metrics(PG_FUNCTION_ARGS)
 	as_of = mc_arg_as_of(fcinfo, 2);
 	if (!PG_ARGISNULL(1))
 		keys = mc_arg_keys(fcinfo, 1);
+	PreventCommandIfReadOnly("meritum_refresh_provider_metrics()");
 	if (keys.builtin != 0)
 	{
 		mc_source_require();
@@ -262,6 +264,7 @@ meritum_handle_claim_state_change(PG_FUNCTION_ARGS)
 	found = mc_event_find(state, &keys);
 	if (!found)
 		PG_RETURN_INT32(0);
+	PreventCommandIfReadOnly("meritum_handle_claim_state_change()");
 
 	/* a month outside the trailing window is kept up where it exists */
 	task = mc_task_create(provider, MC_CAUSE_EVENT);

@@ -10,6 +10,7 @@
 #include "postgres.h"
 
 #include "funcapi.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
@@ -274,6 +275,8 @@ meritum_verify(PG_FUNCTION_ARGS)
 	verify.provider = mc_arg_provider(fcinfo, 0);
 	mc_arg_required(fcinfo, 1, "repair");
 	repair = PG_GETARG_BOOL(1);
+	if (repair)
+		PreventCommandIfReadOnly("meritum_verify() with repair");
 	InitMaterializedSRF(fcinfo, 0);
 	verify.rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 

@@ -186,6 +186,7 @@ INSERT INTO bad (what, entry) VALUES
     ('null key', '{"metric_key": null, "period_start": "2024-01-01", "period_end": "2024-01-31", "value": {"count": 1}}'),
     ('key no string', '{"metric_key": ["claims_paid"], "period_start": "2024-01-01", "period_end": "2024-01-31", "value": {"count": 1}}'),
     ('bad date', '{"metric_key": "claims_paid", "period_start": "2024-02-30", "period_end": "2024-01-31", "value": {"count": 1}}'),
+    ('padded date', '{"metric_key": "claims_paid", "period_start": "2024- 1-01", "period_end": "2024-01-31", "value": {"count": 1}}'),
     ('no date', '{"metric_key": "claims_paid", "period_start": "soon", "period_end": "2024-01-31", "value": {"count": 1}}'),
     ('date a number', '{"metric_key": "claims_paid", "period_start": 20240101, "period_end": "2024-01-31", "value": {"count": 1}}'),
     ('no start', '{"metric_key": "claims_paid", "period_end": "2024-01-31", "value": {"count": 1}}'),
