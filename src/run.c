@@ -6,6 +6,10 @@
  * process is alive shows in a lock which the process holds, not in its pid,
  * which may be another's by now.  The lock is a private one, an object of the
  * table, which no one else can take.
+ *
+ * An error of the command ends the transaction, and with it the lock, though
+ * it is the session's.  Until the run is finished a sweep may then take it for
+ * cut off: so the process of the run has the last word.
  */
 #include "postgres.h"
 
@@ -55,6 +59,13 @@ static McPlan begin_queued = {
 };
 
 static McPlan finish = {
+	"UPDATE meritum_cache.job_run"
+	"   SET status = $2, finished_at = clock_timestamp(), message = $3"
+	" WHERE run_id = $1 AND status IN ('running', 'aborted')",
+	"int8,text,text", SPI_OK_UPDATE
+};
+
+static McPlan abandon = {
 	"UPDATE meritum_cache.job_run"
 	"   SET status = $2, finished_at = clock_timestamp(), message = $3"
 	" WHERE run_id = $1 AND status = 'running'",
@@ -272,8 +283,8 @@ mc_run_sweep(void)
 		 * It may have ended since the snapshot; the update would then find
 		 * the newer row and leave it as it is.
 		 */
-		mc_run_finish(runs[i], "aborted",
-					  "the process of the run ended before it did; see the server log");
+		end_run(&abandon, runs[i], "aborted",
+				"the process of the run ended before it did; see the server log");
 	}
 	pfree(runs);
 }

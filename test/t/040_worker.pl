@@ -111,6 +111,21 @@ is( $node->safe_psql(
 	'data exception (SQLSTATE 22012), canceling statement due to statement timeout, a job cannot execute BEGIN',
 	'each failure tells why, and quotes nothing');
 
+# A run that was taken for cut off just before it ended: its process knows
+# better.
+
+$node->safe_psql('postgres', q(
+	SELECT meritum_schedule('late', '0 0 1 1 *', 'SELECT pg_advisory_xact_lock_shared(42); SELECT 1 / 0')));
+my $holder = $node->background_psql('postgres');
+$holder->query_safe('SELECT pg_advisory_lock(42)');
+$run{late} = $node->safe_psql('postgres', q(SELECT meritum_run_job('late')));
+wait_for("SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'meritum_cache job' AND wait_event = 'advisory'",
+	'a run waits');
+$node->safe_psql('postgres',
+	"UPDATE meritum_cache.job_run SET status = 'aborted', finished_at = now() WHERE run_id = $run{late}");
+$holder->quit;
+wait_for_run($run{late}, 'failed');
+
 # A job has its owner's rights, and no more
 
 $node->safe_psql(
