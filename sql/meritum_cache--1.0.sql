@@ -454,7 +454,7 @@ AS 'MODULE_PATHNAME', 'meritum_get_metrics'
 LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 100;
 
 COMMENT ON FUNCTION @extschema@.meritum_get_metrics(uuid, text[], date, date, jsonb) IS
-'rows of meritum_cache.analytics_cache of one provider and the given metrics whose period lies within period_start to period_end; with dimensions, those whose dimensions contain it (@>), without, totals and breakdowns; what is pending is refreshed first, or computed where it cannot be stored; errors: 22004 null argument, 22023 unknown metric or bad period';
+'rows of meritum_cache.analytics_cache of one provider and the given metrics whose period lies within period_start to period_end; with dimensions, those whose dimensions contain it (@>), without, totals and breakdowns; in no particular order; what is pending is refreshed first, or computed where it cannot be stored; errors: 22004 null argument, 22023 unknown metric or bad period';
 
 CREATE FUNCTION @extschema@.meritum_compute_metrics(
 	provider_id uuid, metric_keys text[], period_start date, period_end date,

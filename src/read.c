@@ -37,8 +37,7 @@ static McPlan select_entries = {
 	" FROM meritum_cache.analytics_cache c"
 	" WHERE c.provider_id = $1 AND c.metric_key = ANY ($2)"
 	" AND c.period_start >= $3 AND c.period_end <= $4"
-	" AND ($5 IS NULL OR c.dimensions @> $5)"
-	" ORDER BY c.metric_key, c.period_start, c.dimensions NULLS FIRST",
+	" AND ($5 IS NULL OR c.dimensions @> $5)",
 	"uuid,varchar[],date,date,jsonb", SPI_OK_SELECT
 };
 
@@ -185,10 +184,9 @@ was_computed(const Read *read, Datum *values, bool *nulls)
 	int			i;
 
 	if (metric < 0)
-		return read->compute &&
-			mc_custom_read_lags(&read->custom, text_to_cstring(key),
-								DatumGetDateADT(values[3]),
-								DatumGetDateADT(values[4]));
+		return mc_custom_read_lags(&read->custom, text_to_cstring(key),
+								   DatumGetDateADT(values[3]),
+								   DatumGetDateADT(values[4]));
 	for (i = 0; i < read->ncomputed; i++)
 		if ((read->computed[i].wanted & MC_METRIC_BIT(metric)) &&
 			DatumGetDateADT(values[3]) == read->computed[i].first &&
@@ -202,7 +200,7 @@ read_entry(TupleTableSlot *slot, void *arg)
 {
 	Read	   *read = arg;
 
-	if (!was_computed(read, slot->tts_values, slot->tts_isnull))
+	if (!read->compute || !was_computed(read, slot->tts_values, slot->tts_isnull))
 		put_row(read, slot->tts_values, slot->tts_isnull);
 }
 
