@@ -7,8 +7,8 @@
  * prepared, the set is settled.  A mark says that something may have changed,
  * no more: marks of a subtransaction that was rolled back stay and do no harm.
  *
- * Claims are noted one by one up to a few dozen in a month, then the month as
- * a whole, and rows that carry no provider up to KEY_LIMIT, then they are
+ * Claims are noted one by one up to MC_MONTH_CLAIMS in a month, then the month
+ * as a whole, and rows that carry no provider up to KEY_LIMIT, then they are
  * looked up at once: memory is bounded by the number of provider-months.
  *
  * This is the only file that registers transaction callbacks.
@@ -35,8 +35,11 @@
 /* Keys of one source that are kept before they are looked up. */
 #define KEY_LIMIT 4096
 
-/* Claims remembered, so that rows of theirs need not be looked up. */
-#define SEEN_LIMIT 1024
+/*
+ * Claims remembered, so that rows of theirs need not be looked up; at most some
+ * 10 MB, which is little for a transaction with as many.
+ */
+#define SEEN_LIMIT 262144
 
 typedef struct TaskEntry
 {
@@ -147,10 +150,15 @@ mc_dirty_claim(const pg_uuid_t *provider, DateADT date, const pg_uuid_t *claim)
 {
 	McTask	   *task = mc_dirty_provider(provider);
 	MemoryContext old = MemoryContextSwitchTo(dirty_context);
+	McMonthTask *month = mc_task_month(task, mc_month_of(date));
+	bool		known = true;
 
-	mc_task_claim(mc_task_month(task, mc_month_of(date)), claim);
 	if (hash_get_num_entries(dirty->seen) < SEEN_LIMIT)
-		hash_search(dirty->seen, claim, HASH_ENTER, NULL);
+		hash_search(dirty->seen, claim, HASH_ENTER, &known);
+	if (known)
+		mc_task_claim(month, claim);
+	else
+		mc_task_add_claim(month, claim);
 	MemoryContextSwitchTo(old);
 }
 
@@ -281,6 +289,8 @@ mc_dirty_key(McSource source, const pg_uuid_t *key)
 	bool		found;
 
 	get_dirty();
+	if (names_claim(source) && hash_search(dirty->seen, key, HASH_FIND, NULL))
+		return;
 	if (dirty->keys[source] == NULL)
 		dirty->keys[source] = uuid_table("meritum_cache keys", sizeof(KeyEntry));
 	entry = hash_search(dirty->keys[source], key, HASH_ENTER, &found);

@@ -32,6 +32,9 @@
 	"  OR n.next_attempt_at > clock_timestamp() + interval '1 hour'" \
 	"  AND n.next_attempt_at < 'infinity')"
 
+/* Claims in one note: no more than fit into a row that is not toasted. */
+#define NOTE_CLAIMS 100
+
 /* Columns of pending_refresh. */
 enum
 {
@@ -294,6 +297,7 @@ write_month(const McTask *task, const McMonthTask *month, const ErrorData *error
 	Note		note = {
 		&task->provider, &month->month, .cause = task->cause, .error = error
 	};
+	int			i;
 
 	if (month->coach)
 	{
@@ -305,11 +309,11 @@ write_month(const McTask *task, const McMonthTask *month, const ErrorData *error
 		note.scope = "month";
 		write_note(&note);
 	}
-	else if (month->nclaims > 0)
+	for (i = 0; i < month->nclaims; i += NOTE_CLAIMS)
 	{
 		note.scope = "claims";
-		note.claims = month->claim;
-		note.nclaims = month->nclaims;
+		note.claims = &month->claim[i];
+		note.nclaims = Min(month->nclaims - i, NOTE_CLAIMS);
 		write_note(&note);
 	}
 }

@@ -49,12 +49,20 @@ mc_task_claim(McMonthTask *month, const pg_uuid_t *claim)
 {
 	int			i;
 
-	if (month->whole)
-		return;
 	for (i = 0; i < month->nclaims; i++)
 		if (memcmp(&month->claim[i], claim, UUID_LEN) == 0)
 			return;
-	if (month->nclaims == MC_MONTH_CLAIMS)
+	mc_task_add_claim(month, claim);
+}
+
+void
+mc_task_add_claim(McMonthTask *month, const pg_uuid_t *claim)
+{
+	int			n = month->nclaims;
+
+	if (month->whole)
+		return;
+	if (n == MC_MONTH_CLAIMS)
 	{
 		month->whole = true;
 		pfree(month->claim);
@@ -62,8 +70,11 @@ mc_task_claim(McMonthTask *month, const pg_uuid_t *claim)
 		month->nclaims = 0;
 		return;
 	}
-	if (month->nclaims == 0)
-		month->claim = palloc(sizeof(pg_uuid_t) * MC_MONTH_CLAIMS);
+	/* full at each power of two */
+	if (n == 0)
+		month->claim = palloc(sizeof(pg_uuid_t));
+	else if ((n & (n - 1)) == 0)
+		month->claim = repalloc(month->claim, sizeof(pg_uuid_t) * n * 2);
 	month->claim[month->nclaims++] = *claim;
 }
 

@@ -11,8 +11,11 @@
 
 #include "custom.h"
 
-/* Claims of a month noted one by one; past that the month as a whole. */
-#define MC_MONTH_CLAIMS 32
+/*
+ * Claims of a month noted one by one; past that the month as a whole.  To read
+ * single claims costs less than their month unless they are most of it.
+ */
+#define MC_MONTH_CLAIMS 512
 
 /*
  * A month is the first of its days, or DATEVAL_NOBEGIN for claims without a
@@ -83,7 +86,10 @@ extern McTask *mc_task_create(const pg_uuid_t *provider, McCause cause);
 
 /* The month's part of a task, made if there is none. */
 extern McMonthTask *mc_task_month(McTask *task, DateADT month);
+
+/* Note a claim of the month; the second, one that is not yet noted there. */
 extern void mc_task_claim(McMonthTask *month, const pg_uuid_t *claim);
+extern void mc_task_add_claim(McMonthTask *month, const pg_uuid_t *claim);
 
 /* A task of its own with the same to do. */
 extern McTask *mc_task_copy(const McTask *task);
