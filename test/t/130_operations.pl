@@ -18,6 +18,7 @@ my $page = slurp_file("$FindBin::Bin/../../docs/operations.md");
 my $provider = 'a0000000-0000-4000-8000-000000000001';
 my @found = $page =~ /^(#+ [^\n]*)\n|^```sql\n(.*?)^```$/msg;
 my %output;
+my %block;
 my $heading = '';
 my $n = 0;
 
@@ -49,6 +50,22 @@ while (my ($title, $sql) = splice @found, 0, 2)
 	$n++;
 	is("$code $err", '0 ', "$heading: block $n");
 	$output{$heading} .= $out;
+	push @{ $block{$heading} }, $sql;
+
+	# to look takes no more than the page says
+	if ($heading eq 'Waiting for locks')
+	{
+		foreach my $look (@{ $block{'One look'} }, $block{MeritumCacheWorkerMissing}[0],
+			$block{MeritumCachePendingOld}[0], $block{MeritumCacheDrift}[0],
+			$block{'Stale dashboards'}[1], $sql)
+		{
+			($code, $out, $err) = $node->psql(
+				'postgres', "SET ROLE on_call; $look",
+				on_error_stop => 1,
+				extra_params => [ '-v', "provider=$provider", '-v', 'ON_ERROR_STOP=1' ]);
+			is("$code $err", '0 ', 'who is on call may ' . substr($look, 0, 40));
+		}
+	}
 
 	# the page promises that this is all that it takes
 	settled($node, 'what was parked is right again')
@@ -72,6 +89,30 @@ is( $node->safe_psql('postgres', q(
 # Each alert has its section.
 my @alerts = slurp_file("$FindBin::Bin/../../examples/prometheus/alerts.yaml") =~ /alert: (\w+)/g;
 is(join(' ', grep { $page !~ /^### .*\b$_\b/m } @alerts), '', 'every alert is explained');
+
+# Whatever it sends the reader to is there.
+sub anchor
+{
+	my $title = lc shift;
+
+	$title =~ s/[^\w -]//g;
+	return $title =~ tr/ /-/r;
+}
+my %anchor = map { (anchor($_) => 1) } $page =~ /^#+ (.*)$/mg;
+is(join(' ', grep { !$anchor{$_} } $page =~ /\]\(#([^)]*)\)/g), '', 'every section that is named exists');
+is(join(' ', grep { !-e "$FindBin::Bin/../../docs/$_" } $page =~ /\]\(([^#)][^)]*)\)/g),
+	'', 'every page that is named exists');
+
+# What it quotes of the log is what the log says: ours, or the server's.
+my $sources = join '', map { slurp_file($_) } glob("$FindBin::Bin/../../src/*.c");
+my ($seen) = $page =~ /^## What do you see\?\n(.*?)^## /ms;
+my @quoted = map { /`([^`]*)`/g } $seen =~ /the log: ([^|]*)\|/g;
+is(join("\n", grep {
+			my $pattern = join '\S+', map { quotemeta(s/"/\\"/gr) } split /…/;
+			!/^could not access file/ && $sources !~ /$pattern/;
+		} @quoted),
+	'', 'every message of the log exists');
+cmp_ok(scalar @quoted, '>=', 5, 'there are some');
 
 $node->stop;
 done_testing();
