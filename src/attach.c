@@ -352,14 +352,18 @@ columns_json(const Candidate *candidate, McSource source)
 	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(json.data)));
 }
 
-/* Is the source attached as the candidate says already? */
+/*
+ * Is the source attached as the candidate says already?  Not if it has lost
+ * the trigger: then nobody knows what has changed since.
+ */
 static bool
 is_attached(const Candidate *candidate, McSource source)
 {
 	const McAttached *table = mc_source_get(source);
 	int			c;
 
-	if (table == NULL || table->relid != candidate->relid)
+	if (table == NULL || table->relid != candidate->relid ||
+		!has_trigger(candidate->relid, MC_ROW_TRIGGER))
 		return false;
 	for (c = 0; c < mc_source_def[source].ncolumns; c++)
 		if (strcmp(table->column[c], candidate->column[c]) != 0)

@@ -130,6 +130,12 @@ UPDATE annex.bills SET state = 'PAID' WHERE claim_id = helper.c(6);
 ALTER TABLE annex.bills SET SCHEMA shop;
 ALTER TABLE bills RENAME TO claims;
 SELECT * FROM helper.wrong();
+-- a trigger that was lost: attaching again makes up for what it has missed
+DROP TRIGGER meritum_cache_row ON ahcip_claim_details;
+UPDATE ahcip_claim_details SET assessed_fee = 3.33 WHERE claim_id = helper.c(6);
+SELECT count(*) > 0 AS wrong FROM helper.wrong();
+SELECT source, action FROM meritum_attach() WHERE source IN ('claims', 'ahcip_claim_details') ORDER BY 1;
+SELECT * FROM helper.wrong();
 -- a column that is renamed, or gets a type that does not fit: told once
 ALTER TABLE ahcip_claim_details RENAME assessed_fee TO fee;
 UPDATE ahcip_claim_details SET fee = 9.99 WHERE claim_id IN (helper.c(3), helper.c(6));
