@@ -474,7 +474,7 @@ AS 'MODULE_PATHNAME', 'meritum_is_stale'
 LANGUAGE C STABLE PARALLEL RESTRICTED;
 
 COMMENT ON FUNCTION @extschema@.meritum_is_stale(uuid, integer) IS
-'whether a provider has no figures yet, has a change pending, or has a figure of the trailing window older than max_age_minutes (default meritum_cache.stale_after); errors: 22004 null provider, 22023 negative age';
+'whether a provider has no figures yet, has a change pending, has figures of another time zone than meritum_cache.timezone, or has a figure of the trailing window older than max_age_minutes (default meritum_cache.stale_after); errors: 22004 null provider, 22023 negative age';
 
 CREATE FUNCTION @extschema@.meritum_freshness(
 	provider_id uuid,

@@ -107,6 +107,7 @@ plan_read(Read *read)
 	bool		claims = mc_source_get(MC_CLAIMS) != NULL;
 	McProviderState state;
 	McCells    *cells = NULL;
+	bool		noted = false;	/* changes that the refresh will take */
 	bool		needed;
 	int			n,
 				i,
@@ -120,12 +121,13 @@ plan_read(Read *read)
 	{
 		mc_provider_state_load(read->provider, &state);
 		read->keys_pending = mc_note_keys_pending();
-		read->pending = mc_note_pending(read->provider, &builtin) ||
-			mc_dirty_has_claims(read->provider) || read->keys_pending;
+		noted = mc_note_pending(read->provider, &builtin);
 
 		/* in another time zone every date may be another */
 		if (state.exists && !state.facts_complete)
-			read->pending = read->task->whole = true;
+			noted = read->task->whole = true;
+		read->pending = noted || mc_dirty_has_claims(read->provider) ||
+			read->keys_pending;
 	}
 	read->known = mc_query_provider_known(read->provider);
 	needed = read->pending;
@@ -141,10 +143,10 @@ plan_read(Read *read)
 	{
 		McMonthTask *month;
 
-		/* what is pending may outdate them when it is settled */
+		/* what is noted may outdate them when it is settled */
 		if (months[i] == mc_month_of(read->today) &&
 			(read->metrics & mc_metrics_snapshot()) &&
-			(read->pending || state.snapshot_on != read->today))
+			(noted || state.snapshot_on != read->today))
 		{
 			mc_task_month(read->task, months[i])->force |= mc_metrics_snapshot();
 			needed = true;
