@@ -46,4 +46,27 @@
 #define mc_noreturn pg_attribute_noreturn()
 #endif
 
+/* From 19 on the state of building JSON holds its result too. */
+#if PG_VERSION_NUM >= 190000
+#define McJsonState JsonbInState
+#define mc_json_push(state, token, value) pushJsonbValue(state, token, value)
+#else
+typedef struct McJsonState
+{
+	struct JsonbParseState *parseState;
+	struct JsonbValue *result;
+} McJsonState;
+#define mc_json_push(state, token, value) \
+	((void) ((state)->result = \
+			 pushJsonbValue(&(state)->parseState, token, value)))
+#endif
+
+/* isQueryUsingTempRelation() became more general in 19. */
+#if PG_VERSION_NUM >= 190000
+#define mc_uses_temp(query) \
+	query_uses_temp_object(query, &(ObjectAddress) {0})
+#else
+#define mc_uses_temp(query) isQueryUsingTempRelation(query)
+#endif
+
 #endif

@@ -8,6 +8,7 @@
 #include "utils/builtins.h"
 #include "utils/formatting.h"
 #include "utils/jsonb.h"
+#include "utils/tuplestore.h"
 
 #include "args.h"
 #include "custom_read.h"

@@ -7,6 +7,7 @@
  */
 #include "postgres.h"
 
+#include "catalog/dependency.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
@@ -22,6 +23,7 @@
 #include "utils/lsyscache.h"
 
 #include "args.h"
+#include "compat.h"
 #include "custom.h"
 #include "owner.h"
 #include "plan.h"
@@ -179,7 +181,7 @@ check_query(const char *text, const char *path)
 	if (query->commandType != CMD_SELECT || query->hasModifyingCTE ||
 		query->rowMarks != NIL)
 		bad_query("It must read only.");
-	if (isQueryUsingTempRelation(query))
+	if (mc_uses_temp(query))
 		bad_query("It reads a temporary table.");
 	check_columns(query);
 	error_context_stack = context.previous;

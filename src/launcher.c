@@ -18,6 +18,7 @@
 #include "postmaster/interrupt.h"
 #include "storage/latch.h"
 #include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/relcache.h"
 #include "utils/timestamp.h"

@@ -11,6 +11,7 @@
 #include "utils/formatting.h"
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
+#include "utils/tuplestore.h"
 
 #include "args.h"
 #include "dirty.h"

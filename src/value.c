@@ -12,6 +12,7 @@
 #include "utils/datetime.h"
 #include "utils/numeric.h"
 
+#include "compat.h"
 #include "uuids.h"
 #include "value.h"
 #include "zone.h"
@@ -42,32 +43,21 @@ typedef struct Source
  * JSON is built as the server does when it parses a text, without the text.
  * What is pushed must stay until the value is finished.
  */
-typedef struct Builder
-{
-	JsonbParseState *state;
-	JsonbValue *result;
-} Builder;
-
-static void
-open_container(Builder *out, JsonbIteratorToken token)
-{
-	(void) pushJsonbValue(&out->state, token, NULL);
-}
+typedef McJsonState Builder;
 
 /* The value of the outermost container is there when it is closed. */
 static void
-close_container(Builder *out, JsonbIteratorToken token)
+push_token(Builder *out, JsonbIteratorToken token)
 {
-	out->result = pushJsonbValue(&out->state, token, NULL);
+	mc_json_push(out, token, NULL);
 }
 
 /* A scalar is an element if a list is open, else the value of a key. */
 static void
 push_scalar(Builder *out, JsonbValue *value)
 {
-	(void) pushJsonbValue(&out->state,
-						  out->state->contVal.type == jbvArray ?
-						  WJB_ELEM : WJB_VALUE, value);
+	mc_json_push(out, out->parseState->contVal.type == jbvArray ?
+				 WJB_ELEM : WJB_VALUE, value);
 }
 
 static void
@@ -78,7 +68,7 @@ push_key(Builder *out, const char *key)
 	value.type = jbvString;
 	value.val.string.val = unconstify(char *, key);
 	value.val.string.len = strlen(key);
-	(void) pushJsonbValue(&out->state, WJB_KEY, &value);
+	mc_json_push(out, WJB_KEY, &value);
 }
 
 static void
@@ -332,13 +322,13 @@ push_object(Builder *out, const McMember *members, const Source *source)
 {
 	int			i;
 
-	open_container(out, WJB_BEGIN_OBJECT);
+	push_token(out, WJB_BEGIN_OBJECT);
 	for (i = 0; i < MC_MAX_MEMBERS && members[i].format != MC_F_END; i++)
 	{
 		push_key(out, members[i].name);
 		push_member(out, &members[i], source);
 	}
-	close_container(out, WJB_END_OBJECT);
+	push_token(out, WJB_END_OBJECT);
 }
 
 static int
@@ -434,7 +424,7 @@ push_list(Builder *out, const Source *source)
 
 	qsort_arg(table->item, table->nitems, sizeof(McItem), compare_items,
 			  unconstify(Source *, source));
-	open_container(out, WJB_BEGIN_ARRAY);
+	push_token(out, WJB_BEGIN_ARRAY);
 	for (i = 0; i < table->nitems; i++)
 	{
 		Source		item = *source;
@@ -448,14 +438,14 @@ push_list(Builder *out, const Source *source)
 		written++;
 		push_object(out, metric->item, &item);
 	}
-	close_container(out, WJB_END_ARRAY);
+	push_token(out, WJB_END_ARRAY);
 }
 
 Jsonb *
 mc_value_make(const McFold *fold, int metric, McTable *table)
 {
 	Source		source = {fold, &mc_metric[metric], table, table->sum, NULL};
-	Builder		out = {NULL, NULL};
+	Builder		out = {0};
 
 	if (mc_metric[metric].object[0].format != MC_F_END)
 		push_object(&out, mc_metric[metric].object, &source);
@@ -467,13 +457,13 @@ mc_value_make(const McFold *fold, int metric, McTable *table)
 Jsonb *
 mc_value_dimensions(const McStrings *strings, int dim, int32 id)
 {
-	Builder		out = {NULL, NULL};
+	Builder		out = {0};
 
 	if (dim < 0)
 		return NULL;
-	open_container(&out, WJB_BEGIN_OBJECT);
+	push_token(&out, WJB_BEGIN_OBJECT);
 	push_key(&out, mc_dimension_name[dim]);
 	push_string(&out, strings, id);
-	close_container(&out, WJB_END_OBJECT);
+	push_token(&out, WJB_END_OBJECT);
 	return JsonbValueToJsonb(out.result);
 }
