@@ -322,7 +322,9 @@ remove_work() {
         for pid in $pids; do
             case $try:$(cat "/proc/$pid/comm" 2>/dev/null) in
                 # an immediate shutdown; the data are going to be removed
-                1:postgres | 50:postgres) kill -QUIT "$pid" 2>/dev/null ;;
+                1:postgres* | 50:postgres* | 1:memcheck*)
+                    kill -QUIT "$pid" 2>/dev/null
+                    ;;
                 1:*) kill -TERM "$pid" 2>/dev/null ;;
                 90:*) kill -KILL "$pid" 2>/dev/null ;;
             esac
@@ -371,6 +373,22 @@ copy_server() {
     [[ $(as_user "$server_bin/pg_config" --sharedir) == "$run_dir"/* ]] ||
         die "$server_bin/pg_config does not find its files;" \
             "is ${work%/*} mounted noexec? (TMPDIR names another place)"
+}
+
+# wrap_server COMMAND...: from here on all servers of the copy are run by that
+# command.  Not what makes a cluster: it loads no extension and would be slow.
+# shellcheck disable=SC2016 # the dollars are the wrapper's
+wrap_server() {
+    as_user mv "$server_bin/postgres" "$server_bin/postgres-wrapped"
+    {
+        say '#!/bin/sh'
+        say 'case ${1-} in'
+        say '    --boot | --check | --single | -V | --version | -C | --describe-config)'
+        say "        exec '$server_bin/postgres-wrapped' \"\$@\" ;;"
+        say 'esac'
+        say "exec$(printf " '%s'" "$@" "$server_bin/postgres-wrapped") \"\$@\""
+    } | as_user tee "$server_bin/postgres" >/dev/null
+    as_user chmod 755 "$server_bin/postgres"
 }
 
 # Builds the extension in $run_dir/$tree, with the given settings of make, and
