@@ -45,7 +45,20 @@ choose_suite() {
         18) suite=sid ;;
         19)
             suite=sid
-            sources=(--aptopt='APT::Default-Release "experimental"'
+            # Nothing else from experimental: it need not fit together.  pgTAP
+            # is not there, but it is SQL, and that for 18 will do.
+            # shellcheck disable=SC2016 # the dollars are for the hooks
+            sources=(--setup-hook='printf "%s\n" \
+                    "Package: postgresql*19* libpq*" \
+                    "Pin: release a=experimental" "Pin-Priority: 990" \
+                    >"$1/etc/apt/preferences.d/experimental"'
+                --customize-hook='chroot "$1" sh -ec "
+                    cd /tmp
+                    apt-get -q download postgresql-18-pgtap
+                    dpkg-deb -x postgresql-18-pgtap_*.deb pgtap
+                    cp pgtap/usr/share/postgresql/18/extension/pgtap* \
+                        /usr/share/postgresql/19/extension/
+                    rm -r pgtap postgresql-18-pgtap_*.deb"'
                 "deb http://deb.debian.org/debian sid main"
                 "deb http://deb.debian.org/debian experimental main")
             ;;
