@@ -165,7 +165,9 @@ DROP EXTENSION meritum_cache;
 CREATE SCHEMA tools;
 CREATE EXTENSION meritum_cache SCHEMA tools;
 SELECT DISTINCT pronamespace::regnamespace FROM pg_proc WHERE proname LIKE 'meritum\_%';
+\set VERBOSITY terse
 SELECT meritum_is_stale('a0000000-0000-4000-8000-000000000001');
+\set VERBOSITY default
 SELECT tools.meritum_is_stale('a0000000-0000-4000-8000-000000000001');
 -- the jobs name it
 SELECT name, command FROM meritum_cache.job ORDER BY 1;
