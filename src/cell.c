@@ -4,8 +4,8 @@
  *
  * Cells are read before they are written: rows of values that no longer occur
  * have to be found, and an equal value need not be written again.  They are
- * then updated where they were found, by ctid; the provider's lock, which is
- * held, guards them.
+ * then written where they were found; the provider's lock, which is held,
+ * guards them.
  */
 #include "postgres.h"
 
@@ -13,10 +13,12 @@
 #include "common/hashfn.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 
 #include "cell.h"
 #include "guc.h"
 #include "plan.h"
+#include "rows.h"
 #include "value.h"
 #include "zone.h"
 
@@ -27,22 +29,6 @@ static McPlan load_cells = {
 	" WHERE c.provider_id = $1 AND c.metric_key = ANY ($2)"
 	" AND c.period_start = ANY ($3)",
 	"uuid,varchar[],date[]", SPI_OK_SELECT
-};
-
-static McPlan insert_cells = {
-	"INSERT INTO meritum_cache.analytics_cache"
-	" (provider_id, metric_key, period_start, period_end, dimensions, value, computed_at)"
-	" SELECT $1, n.metric_key, n.first, n.last, n.dimensions, n.value, $2"
-	" FROM unnest($3, $4, $5, $6, $7)"
-	" AS n (metric_key, first, last, dimensions, value)",
-	"uuid,timestamptz,varchar[],date[],date[],jsonb[],jsonb[]", SPI_OK_INSERT, true
-};
-
-static McPlan update_cells = {
-	"UPDATE meritum_cache.analytics_cache c"
-	" SET value = coalesce(n.value, c.value), computed_at = $1"
-	" FROM unnest($2, $3) AS n (tid, value) WHERE c.ctid = n.tid",
-	"timestamptz,tid[],jsonb[]", SPI_OK_UPDATE, true
 };
 
 static McPlan delete_cells = {
@@ -72,14 +58,20 @@ static McPlan remove_provider = {
 #define SH_DECLARE
 #include "lib/simplehash.h"
 
-/* A growing array of datums. */
-typedef struct Datums
+/* Columns of analytics_cache. */
+enum
 {
-	Datum	   *value;
-	bool	   *null;
-	int			n;
-	int			capacity;
-} Datums;
+	C_ID, C_PROVIDER, C_METRIC, C_FIRST, C_LAST, C_DIMENSIONS, C_VALUE,
+	C_COMPUTED, N_COLUMNS
+};
+
+/* A cell to be written. */
+typedef struct Change
+{
+	McCellKey	key;
+	McCell	   *cell;			/* as it is stored; NULL: not yet */
+	Jsonb	   *value;			/* NULL: only computed_at moves */
+} Change;
 
 struct McCells
 {
@@ -87,43 +79,21 @@ struct McCells
 	McStrings  *strings;
 	MemoryContext context;
 	celltab_hash *table;
-	Datums		insert_key;
-	Datums		insert_first;
-	Datums		insert_last;
-	Datums		insert_dimensions;
-	Datums		insert_value;
-	Datums		update_tid;
-	Datums		update_value;
-	Datums		delete_tid;
+	Change	   *change;
+	int			nchanges;
+	Datum	   *delete;			/* their ctids */
+	int			ndeletes;
 	int64		unchanged;
 	McMetrics	metrics;		/* put or dropped */
 };
 
-static void
-push(Datums *datums, Datum value, bool null)
+/* Room for one more element in an array that is full at each power of two. */
+static void *
+grow(void *array, int n, Size size)
 {
-	if (datums->n == datums->capacity)
-	{
-		datums->capacity = Max(16, datums->capacity * 2);
-		datums->value = datums->n == 0 ?
-			palloc(sizeof(Datum) * datums->capacity) :
-			repalloc(datums->value, sizeof(Datum) * datums->capacity);
-		datums->null = datums->n == 0 ?
-			palloc(sizeof(bool) * datums->capacity) :
-			repalloc(datums->null, sizeof(bool) * datums->capacity);
-	}
-	datums->value[datums->n] = value;
-	datums->null[datums->n++] = null;
-}
-
-static Datum
-make_array(Datums *datums, Oid type, int length, bool byval, char align)
-{
-	int			lower = 1;
-
-	return PointerGetDatum(construct_md_array(datums->value, datums->null, 1,
-											  &datums->n, &lower, type, length,
-											  byval, align));
+	if (n == 0)
+		return palloc(size);
+	return (n & (n - 1)) == 0 ? repalloc_huge(array, size * n * 2) : array;
 }
 
 /*
@@ -196,7 +166,7 @@ mc_cells_load(const pg_uuid_t *provider, McMetrics metrics,
 			  const DateADT *months, int nmonths, McStrings *strings)
 {
 	McCells    *cells = palloc0(sizeof(McCells));
-	Datums		dates = {0};
+	Datum	   *dates = palloc(sizeof(Datum) * Max(nmonths, 1));
 	Datum		values[3];
 	int			i;
 
@@ -207,10 +177,12 @@ mc_cells_load(const pg_uuid_t *provider, McMetrics metrics,
 	if (metrics == 0 || nmonths == 0)
 		return cells;
 	for (i = 0; i < nmonths; i++)
-		push(&dates, DateADTGetDatum(months[i]), false);
+		dates[i] = DateADTGetDatum(months[i]);
 	values[0] = UUIDPGetDatum(provider);
 	values[1] = mc_metric_array(metrics);
-	values[2] = make_array(&dates, DATEOID, sizeof(DateADT), true, TYPALIGN_INT);
+	values[2] = PointerGetDatum(construct_array(dates, nmonths, DATEOID,
+												sizeof(DateADT), true,
+												TYPALIGN_INT));
 	mc_plan_scan(&load_cells, values, NULL, read_cell, cells);
 	return cells;
 }
@@ -250,82 +222,109 @@ mc_cells_put(McCells *cells, int metric, DateADT month, int dim, int32 id,
 			 Jsonb *value, bool if_changed)
 {
 	McCell	   *cell = mc_cells_find(cells, metric, month, dim, id);
-	bool		same;
-
-	if (cell == NULL)
-	{
-		Jsonb	   *dimensions = mc_value_dimensions(cells->strings, dim, id);
-
-		cells->metrics |= MC_METRIC_BIT(metric);
-		push(&cells->insert_key, CStringGetTextDatum(mc_metric[metric].key), false);
-		push(&cells->insert_first, DateADTGetDatum(month), false);
-		push(&cells->insert_last, DateADTGetDatum(mc_month_end(month)), false);
-		push(&cells->insert_dimensions, PointerGetDatum(dimensions),
-			 dimensions == NULL);
-		push(&cells->insert_value, PointerGetDatum(value), false);
-		return;
-	}
-	same = VARSIZE(cell->value) == VARSIZE(value) &&
+	bool		same = cell != NULL && VARSIZE(cell->value) == VARSIZE(value) &&
 		memcmp(cell->value, value, VARSIZE(value)) == 0;
+	Change	   *change;
+
 	if (same && if_changed)
 		return;
 	cells->metrics |= MC_METRIC_BIT(metric);
 	if (same)
 		cells->unchanged++;
-	push(&cells->update_tid, PointerGetDatum(&cell->tid), false);
-	push(&cells->update_value, PointerGetDatum(value), same);
+	cells->change = grow(cells->change, cells->nchanges, sizeof(Change));
+	change = &cells->change[cells->nchanges++];
+	change->key = (McCellKey) {metric, month, dim, id};
+	change->cell = cell;
+	change->value = same ? NULL : value;
 }
 
 void
 mc_cells_drop(McCells *cells, McCell *cell)
 {
 	cells->metrics |= MC_METRIC_BIT(cell->key.metric);
-	push(&cells->delete_tid, PointerGetDatum(&cell->tid), false);
+	cells->delete = grow(cells->delete, cells->ndeletes, sizeof(Datum));
+	cells->delete[cells->ndeletes++] = PointerGetDatum(&cell->tid);
+}
+
+static void
+insert_cell(McRows *rows, const McCells *cells, const Change *change,
+			TimestampTz now)
+{
+	const McCellKey *key = &change->key;
+	Jsonb	   *dimensions = mc_value_dimensions(cells->strings, key->dim, key->id);
+	Datum		values[N_COLUMNS] = {
+		[C_ID] = DirectFunctionCall1(gen_random_uuid, (Datum) 0),
+		[C_PROVIDER] = UUIDPGetDatum(&cells->provider),
+		[C_METRIC] = CStringGetTextDatum(mc_metric[key->metric].key),
+		[C_FIRST] = DateADTGetDatum(key->month),
+		[C_LAST] = DateADTGetDatum(mc_month_end(key->month)),
+		[C_DIMENSIONS] = PointerGetDatum(dimensions),
+		[C_VALUE] = PointerGetDatum(change->value),
+		[C_COMPUTED] = TimestampTzGetDatum(now)
+	};
+	bool		nulls[N_COLUMNS] = {[C_DIMENSIONS] = dimensions == NULL};
+
+	mc_rows_insert(rows, values, nulls);
+}
+
+static void
+update_cell(McRows *rows, const Change *change, TimestampTz now)
+{
+	static const int columns[] = {C_COMPUTED, C_VALUE};
+	Datum		values[] = {
+		TimestampTzGetDatum(now), PointerGetDatum(change->value)
+	};
+	bool		nulls[2] = {false};
+
+	mc_rows_update(rows, &change->cell->tid, change->value != NULL ? 2 : 1,
+				   columns, values, nulls);
+}
+
+typedef struct Write
+{
+	const McCells *cells;
+	TimestampTz now;
+} Write;
+
+static void
+write_changes(void *arg)
+{
+	const Write *write = arg;
+	McRows	   *rows = mc_rows_open("analytics_cache");
+	int			i;
+
+	for (i = 0; i < write->cells->nchanges; i++)
+	{
+		const Change *change = &write->cells->change[i];
+
+		if (change->cell == NULL)
+			insert_cell(rows, write->cells, change, write->now);
+		else
+			update_cell(rows, change, write->now);
+	}
+	mc_rows_close(rows);
 }
 
 void
 mc_cells_write(McCells *cells, TimestampTz now, McWritten *written)
 {
-	Datum		values[7];
+	Write		write = {cells, now};
+	Datum		value;
 
-	written->changed += cells->insert_key.n + cells->update_tid.n - cells->unchanged;
+	written->changed += cells->nchanges - cells->unchanged;
 	written->unchanged += cells->unchanged;
-	written->deleted += cells->delete_tid.n;
+	written->deleted += cells->ndeletes;
 	written->metrics |= cells->metrics;
 
-	if (cells->delete_tid.n > 0)
+	if (cells->ndeletes > 0)
 	{
-		values[0] = make_array(&cells->delete_tid, TIDOID,
-							   sizeof(ItemPointerData), false, TYPALIGN_SHORT);
-		mc_plan_write(&delete_cells, values, cells->delete_tid.n,
-					  "analytics_cache");
+		value = PointerGetDatum(construct_array(cells->delete, cells->ndeletes,
+												TIDOID, sizeof(ItemPointerData),
+												false, TYPALIGN_SHORT));
+		mc_plan_write(&delete_cells, &value, cells->ndeletes, "analytics_cache");
 	}
-	if (cells->update_tid.n > 0)
-	{
-		values[0] = TimestampTzGetDatum(now);
-		values[1] = make_array(&cells->update_tid, TIDOID,
-							   sizeof(ItemPointerData), false, TYPALIGN_SHORT);
-		values[2] = make_array(&cells->update_value, JSONBOID, -1, false,
-							   TYPALIGN_INT);
-		mc_plan_write(&update_cells, values, cells->update_tid.n,
-					  "analytics_cache");
-	}
-	if (cells->insert_key.n > 0)
-	{
-		values[0] = UUIDPGetDatum(&cells->provider);
-		values[1] = TimestampTzGetDatum(now);
-		values[2] = make_array(&cells->insert_key, VARCHAROID, -1, false,
-							   TYPALIGN_INT);
-		values[3] = make_array(&cells->insert_first, DATEOID, sizeof(DateADT),
-							   true, TYPALIGN_INT);
-		values[4] = make_array(&cells->insert_last, DATEOID, sizeof(DateADT),
-							   true, TYPALIGN_INT);
-		values[5] = make_array(&cells->insert_dimensions, JSONBOID, -1, false,
-							   TYPALIGN_INT);
-		values[6] = make_array(&cells->insert_value, JSONBOID, -1, false,
-							   TYPALIGN_INT);
-		mc_plan_execute(&insert_cells, values, NULL);
-	}
+	if (cells->nchanges > 0)
+		mc_plan_discreetly(write_changes, &write);
 }
 
 int

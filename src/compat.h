@@ -39,6 +39,15 @@
 	PortalRun(portal, FETCH_ALL, top_level, true, receiver, receiver, NULL)
 #endif
 
+/* EvalPlanQualInit() got another argument in 16. */
+#if PG_VERSION_NUM >= 160000
+#define mc_eval_plan_qual_init(epq, estate) \
+	EvalPlanQualInit(epq, estate, NULL, NIL, -1, NIL)
+#else
+#define mc_eval_plan_qual_init(epq, estate) \
+	EvalPlanQualInit(epq, estate, NULL, NIL, -1)
+#endif
+
 /* Before a declaration; 18 has another word for it. */
 #if PG_VERSION_NUM >= 180000
 #define mc_noreturn pg_noreturn

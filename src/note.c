@@ -10,13 +10,8 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
-#include "access/table.h"
-#include "access/tableam.h"
 #include "catalog/pg_type.h"
 #include "commands/sequence.h"
-#include "commands/trigger.h"
-#include "executor/executor.h"
-#include "nodes/makefuncs.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
@@ -24,6 +19,7 @@
 #include "note.h"
 #include "owner.h"
 #include "plan.h"
+#include "rows.h"
 #include "uuids.h"
 
 /* No pause is longer than an hour, unless the clock was set back since. */
@@ -180,40 +176,6 @@ typedef struct Note
 	const ErrorData *error;		/* why it could not be refreshed at once */
 } Note;
 
-/*
- * Every commit in async mode does this, so it does what an INSERT would,
- * constraints, indexes and triggers included, without a statement around it:
- * half as much as an INSERT.
- */
-static void
-insert(Datum *values, const bool *nulls)
-{
-	Relation	rel = table_open(mc_cache_relation("pending_refresh"),
-								 RowExclusiveLock);
-	EState	   *estate = CreateExecutorState();
-	ResultRelInfo *result = makeNode(ResultRelInfo);
-	TupleTableSlot *slot = table_slot_create(rel, &estate->es_tupleTable);
-
-	if (slot->tts_tupleDescriptor->natts != N_COLUMNS)
-		elog(ERROR, "unexpected columns of meritum_cache.pending_refresh");
-	values[N_ID] =
-		Int64GetDatum(nextval_internal(mc_cache_relation("pending_refresh_note_id_seq"),
-									   false));
-	memcpy(slot->tts_values, values, sizeof(Datum) * N_COLUMNS);
-	memcpy(slot->tts_isnull, nulls, sizeof(bool) * N_COLUMNS);
-	ExecStoreVirtualTuple(slot);
-	InitResultRelInfo(result, rel, 0, NULL, 0);
-	ExecOpenIndices(result, false);
-	AfterTriggerBeginQuery();
-	ExecSimpleRelationInsert(result, estate, slot);
-	AfterTriggerEndQuery(estate);
-	ExecCloseIndices(result);
-	ExecResetTupleTable(estate->es_tupleTable, false);
-	FreeExecutorState(estate);
-	table_close(rel, NoLock);
-	mc_plan_advance();
-}
-
 static void
 write_note(const Note *note)
 {
@@ -221,10 +183,13 @@ write_note(const Note *note)
 	int			attempts = note->error != NULL ? 1 : 0;
 	Datum		values[N_COLUMNS] = {0};
 	bool		nulls[N_COLUMNS];
+	McRows	   *rows;
 
 	memset(nulls, true, sizeof(nulls));
 #define SET(column, value) (values[column] = (value), nulls[column] = false)
-	SET(N_ID, 0);
+	SET(N_ID,
+		Int64GetDatum(nextval_internal(mc_cache_relation("pending_refresh_note_id_seq"),
+									   false)));
 	if (note->provider != NULL)
 		SET(N_PROVIDER, UUIDPGetDatum(note->provider));
 	if (note->month != NULL)
@@ -248,7 +213,9 @@ write_note(const Note *note)
 	if (note->metric != NULL)
 		SET(N_METRIC, CStringGetTextDatum(note->metric));
 #undef SET
-	insert(values, nulls);
+	rows = mc_rows_open("pending_refresh");
+	mc_rows_insert(rows, values, nulls);
+	mc_rows_close(rows);
 }
 
 /* Single metrics: a note each, or one for each of its months. */

@@ -150,6 +150,22 @@ rethrow_discreetly(MemoryContext context)
 					   error->constraint_name, error->table_name) : 0));
 }
 
+void
+mc_plan_discreetly(void (*work) (void *arg), void *arg)
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		work(arg);
+	}
+	PG_CATCH();
+	{
+		rethrow_discreetly(context);
+	}
+	PG_END_TRY();
+}
+
 static uint64
 execute(McPlan *plan, Datum *values, const char *nulls)
 {

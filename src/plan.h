@@ -60,6 +60,12 @@ extern void mc_plan_utility(const char *sql);
 /* Forget a prepared statement whose text is about to change. */
 extern void mc_plan_forget(McPlan *plan);
 
+/*
+ * Do something else whose errors may quote claims as those of a discreet
+ * statement may.
+ */
+extern void mc_plan_discreetly(void (*work) (void *arg), void *arg);
+
 /* What may be said of an error: never contents of a claim. */
 extern const char *mc_error_message(const ErrorData *error);
 
