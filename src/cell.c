@@ -31,11 +31,6 @@ static McPlan load_cells = {
 	"uuid,varchar[],date[]", SPI_OK_SELECT
 };
 
-static McPlan delete_cells = {
-	"DELETE FROM meritum_cache.analytics_cache c WHERE c.ctid = ANY ($1)",
-	"tid[]", SPI_OK_DELETE
-};
-
 static McPlan select_months = {
 	"SELECT DISTINCT c.period_start FROM meritum_cache.analytics_cache c"
 	" WHERE c.provider_id = $1 AND c.dimensions IS NULL ORDER BY 1",
@@ -81,8 +76,8 @@ struct McCells
 	celltab_hash *table;
 	Change	   *change;
 	int			nchanges;
-	Datum	   *delete;			/* their ctids */
-	int			ndeletes;
+	McCell	  **drop;
+	int			ndrops;
 	int64		unchanged;
 	McMetrics	metrics;		/* put or dropped */
 };
@@ -242,8 +237,8 @@ void
 mc_cells_drop(McCells *cells, McCell *cell)
 {
 	cells->metrics |= MC_METRIC_BIT(cell->key.metric);
-	cells->delete = grow(cells->delete, cells->ndeletes, sizeof(Datum));
-	cells->delete[cells->ndeletes++] = PointerGetDatum(&cell->tid);
+	cells->drop = grow(cells->drop, cells->ndrops, sizeof(McCell *));
+	cells->drop[cells->ndrops++] = cell;
 }
 
 static void
@@ -293,6 +288,8 @@ write_changes(void *arg)
 	McRows	   *rows = mc_rows_open("analytics_cache");
 	int			i;
 
+	for (i = 0; i < write->cells->ndrops; i++)
+		mc_rows_delete(rows, &write->cells->drop[i]->tid);
 	for (i = 0; i < write->cells->nchanges; i++)
 	{
 		const Change *change = &write->cells->change[i];
@@ -309,21 +306,12 @@ void
 mc_cells_write(McCells *cells, TimestampTz now, McWritten *written)
 {
 	Write		write = {cells, now};
-	Datum		value;
 
 	written->changed += cells->nchanges - cells->unchanged;
 	written->unchanged += cells->unchanged;
-	written->deleted += cells->ndeletes;
+	written->deleted += cells->ndrops;
 	written->metrics |= cells->metrics;
-
-	if (cells->ndeletes > 0)
-	{
-		value = PointerGetDatum(construct_array(cells->delete, cells->ndeletes,
-												TIDOID, sizeof(ItemPointerData),
-												false, TYPALIGN_SHORT));
-		mc_plan_write(&delete_cells, &value, cells->ndeletes, "analytics_cache");
-	}
-	if (cells->nchanges > 0)
+	if (cells->nchanges > 0 || cells->ndrops > 0)
 		mc_plan_discreetly(write_changes, &write);
 }
 

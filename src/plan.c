@@ -59,17 +59,9 @@ prepare(McPlan *plan)
 	Oid			oids[MC_MAX_PARAMS];
 	int			n;
 	SPIPlanPtr	prepared;
-	Oid			rowtype = InvalidOid;
 
-	/*
-	 * The server plans anew what refers to changed tables, but a parameter's
-	 * type is not the same after the extension was dropped and created again.
-	 */
-	if (strstr(plan->types, "meritum_cache.") != NULL)
-		rowtype = mc_cache_relation("claim_fact");
-	if (plan->plan != NULL && plan->rowtype == rowtype)
+	if (plan->plan != NULL)
 		return;
-	mc_plan_forget(plan);
 
 	/*
 	 * Generic plans: our statements look rows up by indexed keys, and a
@@ -86,7 +78,6 @@ prepare(McPlan *plan)
 	if (SPI_keepplan(prepared) != 0)
 		elog(ERROR, "could not keep \"%s\"", plan->sql);
 	plan->plan = prepared;
-	plan->rowtype = rowtype;
 }
 
 void

@@ -26,7 +26,6 @@ typedef struct McPlan
 	int			result;			/* expected SPI_OK_* */
 	bool		discreet;		/* its errors may quote claims: hide their text */
 	SPIPlanPtr	plan;			/* filled on first use */
-	Oid			rowtype;		/* of claim_fact, if a parameter is of it */
 	bool		replan;			/* plan for the values of each call */
 	bool		parallel;		/* may use parallel workers */
 } McPlan;

@@ -5,7 +5,7 @@
  * A refresh writes a few dozen rows whose place it knows, and every commit in
  * async mode a note: to plan, start and end a statement for that costs as much
  * as the rows themselves.  Constraints, indexes and row triggers are served as
- * by INSERT and UPDATE; statement triggers do not fire.
+ * by a statement's; statement triggers do not fire.
  */
 #include "postgres.h"
 
@@ -77,6 +77,17 @@ mc_rows_insert(McRows *rows, const Datum *values, const bool *nulls)
 	ResetPerTupleExprContext(rows->estate);
 }
 
+static void
+fetch(McRows *rows, ItemPointer tid)
+{
+	if (!table_tuple_fetch_row_version(rows->rel, tid, GetActiveSnapshot(),
+									   rows->old))
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("meritum_cache.%s was changed by another transaction",
+						RelationGetRelationName(rows->rel))));
+}
+
 void
 mc_rows_update(McRows *rows, ItemPointer tid, int ncolumns, const int *columns,
 			   const Datum *values, const bool *nulls)
@@ -85,23 +96,28 @@ mc_rows_update(McRows *rows, ItemPointer tid, int ncolumns, const int *columns,
 	int			n = slot->tts_tupleDescriptor->natts;
 	int			i;
 
-	if (!table_tuple_fetch_row_version(rows->rel, tid, GetActiveSnapshot(),
-									   rows->old))
-		ereport(ERROR,
-				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("meritum_cache.%s was changed by another transaction",
-						RelationGetRelationName(rows->rel))));
+	fetch(rows, tid);
 	slot_getallattrs(rows->old);
 	ExecClearTuple(slot);
 	memcpy(slot->tts_values, rows->old->tts_values, sizeof(Datum) * n);
 	memcpy(slot->tts_isnull, rows->old->tts_isnull, sizeof(bool) * n);
 	for (i = 0; i < ncolumns; i++)
 	{
-		slot->tts_values[columns[i]] = values[i];
-		slot->tts_isnull[columns[i]] = nulls[i];
+		int			column = columns != NULL ? columns[i] : i;
+
+		slot->tts_values[column] = values[i];
+		slot->tts_isnull[column] = nulls[i];
 	}
 	ExecStoreVirtualTuple(slot);
 	ExecSimpleRelationUpdate(rows->result, rows->estate, &rows->epq, rows->old,
 							 slot);
+	ResetPerTupleExprContext(rows->estate);
+}
+
+void
+mc_rows_delete(McRows *rows, ItemPointer tid)
+{
+	fetch(rows, tid);
+	ExecSimpleRelationDelete(rows->result, rows->estate, &rows->epq, rows->old);
 	ResetPerTupleExprContext(rows->estate);
 }

@@ -21,11 +21,12 @@ extern void mc_rows_insert(McRows *rows, const Datum *values,
 						   const bool *nulls);
 
 /*
- * Change columns, counted from 0, of the row that was read at this place;
- * raises 40001 if it is no longer there.
+ * Change columns, counted from 0, of the row that was read at this place, or
+ * with columns NULL all; or delete it.  Raise 40001 if it is no longer there.
  */
 extern void mc_rows_update(McRows *rows, ItemPointer tid, int ncolumns,
 						   const int *columns, const Datum *values,
 						   const bool *nulls);
+extern void mc_rows_delete(McRows *rows, ItemPointer tid);
 
 #endif

@@ -19,45 +19,9 @@
 #include "fact.h"
 #include "owner.h"
 #include "plan.h"
+#include "rows.h"
 
 #define N_COLUMNS 23
-
-/* Rows written by one statement; bounds the memory of its arrays. */
-#define CHUNK 2000
-
-#define FACT_ARRAY "meritum_cache.claim_fact[]"
-
-static McPlan insert_facts = {
-	"INSERT INTO meritum_cache.claim_fact SELECT * FROM unnest($1)",
-	FACT_ARRAY, SPI_OK_INSERT, true
-};
-
-static McPlan update_facts = {
-	"UPDATE meritum_cache.claim_fact f SET"
-	" date_of_service = n.date_of_service, state = n.state,"
-	" claim_type = n.claim_type, has_ahcip_detail = n.has_ahcip_detail,"
-	" has_wcb_detail = n.has_wcb_detail, ba_number = n.ba_number,"
-	" functional_centre = n.functional_centre, hsc_code = n.hsc_code,"
-	" submitted_fee = n.submitted_fee, assessed_fee = n.assessed_fee,"
-	" wcb_amount = n.wcb_amount, shadow_billing = n.shadow_billing,"
-	" time_spent = n.time_spent, rejection_codes = n.rejection_codes,"
-	" form_id = n.form_id, timing_tier = n.timing_tier,"
-	" province = n.province, once_rejected = n.once_rejected,"
-	" submission_deadline = n.submission_deadline,"
-	" created_on = n.created_on, resolved_on = n.resolved_on"
-	" FROM unnest($1, $2) AS n (tid, provider_id, date_of_service, claim_id,"
-	" state, claim_type, has_ahcip_detail, has_wcb_detail, ba_number,"
-	" functional_centre, hsc_code, submitted_fee, assessed_fee, wcb_amount,"
-	" shadow_billing, time_spent, rejection_codes, form_id, timing_tier,"
-	" province, once_rejected, submission_deadline, created_on, resolved_on)"
-	" WHERE f.ctid = n.tid",
-	"tid[]," FACT_ARRAY, SPI_OK_UPDATE, true
-};
-
-static McPlan delete_facts = {
-	"DELETE FROM meritum_cache.claim_fact f WHERE f.ctid = ANY ($1)",
-	"tid[]", SPI_OK_DELETE
-};
 
 typedef struct ClaimEntry
 {
@@ -161,22 +125,6 @@ mc_fact_hash(McStrings *strings, const McFact *fact)
 	return hash;
 }
 
-/* Changes that are to be written. */
-typedef struct Writes
-{
-	TupleDesc	desc;
-	Oid			rowtype;
-	const McStrings *strings;
-	const pg_uuid_t *provider;
-	Datum		insert[CHUNK];
-	int			ninsert;
-	Datum		update[CHUNK];
-	Datum		update_tid[CHUNK];
-	int			nupdate;
-	Datum		delete_tid[CHUNK];
-	int			ndelete;
-} Writes;
-
 static Datum
 date_datum(DateADT date, bool *isnull)
 {
@@ -201,22 +149,21 @@ codes_datum(const McStrings *strings, const McFact *fact, bool *isnull)
 }
 
 /* A fact as a row of claim_fact. */
-static Datum
-fact_datum(Writes *writes, const McFact *fact)
+static void
+fact_row(const pg_uuid_t *provider, const McStrings *strings,
+		 const McFact *fact, Datum *values, bool *nulls)
 {
 	static const McId strings_first[] = {MC_ID_STATE, MC_ID_TYPE};
 	static const McId strings_second[] = {MC_ID_BA, MC_ID_CENTRE, MC_ID_HSC};
 	static const McId strings_third[] = {MC_ID_FORM, MC_ID_TIER, MC_ID_PROVINCE};
-	const McStrings *strings = writes->strings;
-	Datum		values[N_COLUMNS];
-	bool		nulls[N_COLUMNS] = {false};
 	int			c = 0;
 	int			i;
 
+	memset(nulls, false, sizeof(bool) * N_COLUMNS);
 #define STRINGS(ids) \
 	for (i = 0; i < lengthof(ids); i++, c++) \
 		values[c] = mc_string_datum(strings, fact->id[(ids)[i]], &nulls[c])
-	values[c++] = UUIDPGetDatum(writes->provider);
+	values[c++] = UUIDPGetDatum(provider);
 	values[c++] = DateADTGetDatum(fact->date);
 	values[c++] = UUIDPGetDatum(&fact->claim);
 	STRINGS(strings_first);
@@ -239,100 +186,90 @@ fact_datum(Writes *writes, const McFact *fact)
 	values[c] = date_datum(fact->resolved_on, &nulls[c]);
 	c++;
 	Assert(c == N_COLUMNS);
-	return HeapTupleGetDatum(heap_form_tuple(writes->desc, values, nulls));
 #undef STRINGS
 }
 
-static Datum
-tid_array(Datum *tids, int n)
+/* A difference that is to be written. */
+typedef struct Difference
 {
-	return PointerGetDatum(construct_array(tids, n, TIDOID,
-										   sizeof(ItemPointerData), false,
-										   TYPALIGN_SHORT));
-}
+	ItemPointerData tid;		/* of the stored fact; invalid: there is none */
+	const McFact *new;			/* NULL: the claim is gone */
+} Difference;
 
-static Datum
-fact_array(Writes *writes, Datum *rows, int n)
+typedef struct Differences
 {
-	return PointerGetDatum(construct_array(rows, n, writes->rowtype, -1, false,
-										   TYPALIGN_DOUBLE));
-}
+	const pg_uuid_t *provider;
+	const McStrings *strings;
+	Difference *difference;
+	int			n;
+	int			capacity;
+} Differences;
 
 static void
-flush(Writes *writes)
+add_difference(Differences *all, const McFact *old, const McFact *new)
 {
-	Datum		values[2];
+	Difference *difference;
 
-	if (writes->ndelete > 0)
+	if (all->n == all->capacity)
 	{
-		values[0] = tid_array(writes->delete_tid, writes->ndelete);
-		mc_plan_write(&delete_facts, values, writes->ndelete, "claim_fact");
-		writes->ndelete = 0;
+		all->capacity = Max(16, all->capacity * 2);
+		all->difference = all->n == 0 ?
+			palloc(sizeof(Difference) * all->capacity) :
+			repalloc_huge(all->difference, sizeof(Difference) * all->capacity);
 	}
-	if (writes->nupdate > 0)
-	{
-		values[0] = tid_array(writes->update_tid, writes->nupdate);
-		values[1] = fact_array(writes, writes->update, writes->nupdate);
-		mc_plan_write(&update_facts, values, writes->nupdate, "claim_fact");
-		writes->nupdate = 0;
-	}
-	if (writes->ninsert > 0)
-	{
-		values[0] = fact_array(writes, writes->insert, writes->ninsert);
-		mc_plan_execute(&insert_facts, values, NULL);
-		writes->ninsert = 0;
-	}
+	difference = &all->difference[all->n++];
+	ItemPointerSetInvalid(&difference->tid);
+	if (old != NULL)
+		difference->tid = old->tid;
+	difference->new = new;
 }
 
-static Datum
-tid_datum(const McFact *fact)
-{
-	ItemPointer tid = palloc(sizeof(ItemPointerData));
-
-	*tid = fact->tid;
-	return PointerGetDatum(tid);
-}
-
-/* Note one difference to be written; old NULL inserts, new NULL deletes. */
+/*
+ * Rows that go first: a claim that was found twice keeps one of its rows, with
+ * the other's key.
+ */
 static void
-add_write(Writes *writes, const McFact *old, const McFact *new)
+write_differences(void *arg)
 {
-	if (writes == NULL)
-		return;
-	if (writes->ninsert == CHUNK || writes->nupdate == CHUNK ||
-		writes->ndelete == CHUNK)
-		flush(writes);
-	if (old == NULL)
-		writes->insert[writes->ninsert++] = fact_datum(writes, new);
-	else if (new == NULL)
-		writes->delete_tid[writes->ndelete++] = tid_datum(old);
-	else
+	const Differences *all = arg;
+	McRows	   *rows = mc_rows_open("claim_fact");
+	MemoryContext row = AllocSetContextCreate(CurrentMemoryContext,
+											  "meritum_cache fact",
+											  ALLOCSET_SMALL_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(row);
+	Datum		values[N_COLUMNS];
+	bool		nulls[N_COLUMNS];
+	int			i;
+
+	for (i = 0; i < all->n; i++)
+		if (all->difference[i].new == NULL)
+			mc_rows_delete(rows, &all->difference[i].tid);
+	for (i = 0; i < all->n; i++)
 	{
-		writes->update_tid[writes->nupdate] = tid_datum(old);
-		writes->update[writes->nupdate++] = fact_datum(writes, new);
+		Difference *difference = &all->difference[i];
+
+		if (difference->new == NULL)
+			continue;
+		fact_row(all->provider, all->strings, difference->new, values, nulls);
+		if (ItemPointerIsValid(&difference->tid))
+			mc_rows_update(rows, &difference->tid, N_COLUMNS, NULL, values,
+						   nulls);
+		else
+			mc_rows_insert(rows, values, nulls);
+		MemoryContextReset(row);
 	}
-}
-
-static Writes *
-begin_writes(const McStrings *strings, const pg_uuid_t *provider)
-{
-	Writes	   *writes = palloc0(sizeof(Writes));
-
-	writes->rowtype = get_rel_type_id(mc_cache_relation("claim_fact"));
-	writes->desc = lookup_rowtype_tupdesc_copy(writes->rowtype, -1);
-	writes->strings = strings;
-	writes->provider = provider;
-	return writes;
+	MemoryContextSwitchTo(old);
+	mc_rows_close(rows);
+	MemoryContextDelete(row);
 }
 
 int
 mc_fact_sync(McFactSet *stored, McFactSet *derived, const pg_uuid_t *provider,
 			 bool write, McInScope in_scope, McChanged changed, void *arg)
 {
-	Writes	   *writes = write ? begin_writes(stored->strings, provider) : NULL;
+	Differences all = {provider, stored->strings};
 	claimtab_hash *table = claimtab_create(CurrentMemoryContext,
 										   Max(derived->n, 16), NULL);
-	int			differences = 0;
 	int			nstored = stored->n;
 	bool		found;
 	int			i;
@@ -353,9 +290,8 @@ mc_fact_sync(McFactSet *stored, McFactSet *derived, const pg_uuid_t *provider,
 			 * The claim moved to another month, and while that is pending its
 			 * detail changed: one of the two rows goes.
 			 */
-			differences++;
 			changed(fact, NULL, ~0U, arg);
-			add_write(writes, fact, NULL);
+			add_difference(&all, fact, NULL);
 			fact->dead = true;
 		}
 	}
@@ -375,9 +311,8 @@ mc_fact_sync(McFactSet *stored, McFactSet *derived, const pg_uuid_t *provider,
 		if (!found)
 		{
 			entry->index = DERIVED;
-			differences++;
 			changed(NULL, new, ~0U, arg);
-			add_write(writes, NULL, new);
+			add_difference(&all, NULL, new);
 			*mc_fact_add(stored) = *new;
 			continue;
 		}
@@ -386,9 +321,8 @@ mc_fact_sync(McFactSet *stored, McFactSet *derived, const pg_uuid_t *provider,
 		columns = compare_facts(fact, new);
 		if (columns != 0)
 		{
-			differences++;
 			changed(fact, new, columns, arg);
-			add_write(writes, fact, new);
+			add_difference(&all, fact, new);
 			*fact = *new;
 		}
 	}
@@ -403,50 +337,73 @@ mc_fact_sync(McFactSet *stored, McFactSet *derived, const pg_uuid_t *provider,
 		entry = claimtab_lookup(table, fact->claim);
 		if (entry == NULL || entry->index != i)
 			continue;
-		differences++;
 		changed(fact, NULL, ~0U, arg);
-		add_write(writes, fact, NULL);
+		add_difference(&all, fact, NULL);
 		fact->dead = true;
 	}
 
-	if (writes != NULL)
-		flush(writes);
+	if (write && all.n > 0)
+		mc_plan_discreetly(write_differences, &all);
 	claimtab_destroy(table);
-	return differences;
+	return all.n;
 }
 
-/* The first fill: rows of the source tables on their way to claim_fact. */
+/* Rows that are kept before they are written. */
+#define CHUNK 2000
+
+/* The first fill: facts on their way to claim_fact. */
 typedef struct Fill
 {
-	Writes	   *writes;
+	TupleDesc	desc;
 	MemoryContext context;		/* of the rows; reset when they are written */
+	HeapTuple	row[CHUNK];
+	int			nrows;
 	uint64		n;
 } Fill;
 
 static void
-flush_fill(Fill *fill)
+insert_rows(void *arg)
+{
+	const Fill *fill = arg;
+	McRows	   *rows = mc_rows_open("claim_fact");
+	Datum		values[N_COLUMNS];
+	bool		nulls[N_COLUMNS];
+	int			i;
+
+	for (i = 0; i < fill->nrows; i++)
+	{
+		heap_deform_tuple(fill->row[i], fill->desc, values, nulls);
+		mc_rows_insert(rows, values, nulls);
+	}
+	mc_rows_close(rows);
+}
+
+static void
+flush(Fill *fill)
 {
 	McBracket	bracket;
 
 	mc_owner_enter(&bracket, true);
-	flush(fill->writes);
+	mc_plan_discreetly(insert_rows, fill);
 	mc_owner_leave(&bracket);
 	MemoryContextReset(fill->context);
+	fill->nrows = 0;
 }
 
 static void
-fill_fact(const pg_uuid_t *provider, McStrings *strings,
-		  const McFact *fact, void *arg)
+fill_fact(const pg_uuid_t *provider, McStrings *strings, const McFact *fact,
+		  void *arg)
 {
 	Fill	   *fill = arg;
 	MemoryContext old = MemoryContextSwitchTo(fill->context);
+	Datum		values[N_COLUMNS];
+	bool		nulls[N_COLUMNS];
 
-	fill->writes->provider = provider;
-	fill->writes->strings = strings;
-	add_write(fill->writes, NULL, fact);
+	fact_row(provider, strings, fact, values, nulls);
+	fill->row[fill->nrows++] = heap_form_tuple(fill->desc, values, nulls);
 	fill->n++;
-	if (fill->writes->ninsert == CHUNK)
-		flush_fill(fill);
+	if (fill->nrows == CHUNK)
+		flush(fill);
 	MemoryContextSwitchTo(old);
 }
 
@@ -458,14 +415,16 @@ fill_fact(const pg_uuid_t *provider, McStrings *strings,
 uint64
 mc_fact_fill(void)
 {
-	Fill		fill = {begin_writes(NULL, NULL)};
+	Fill	   *fill = palloc0(sizeof(Fill));
+	Oid			rowtype = get_rel_type_id(mc_cache_relation("claim_fact"));
 
-	fill.context = AllocSetContextCreate(CurrentMemoryContext,
-										 "meritum_cache fill",
-										 ALLOCSET_DEFAULT_SIZES);
+	fill->desc = lookup_rowtype_tupdesc_copy(rowtype, -1);
+	fill->context = AllocSetContextCreate(CurrentMemoryContext,
+										  "meritum_cache fill",
+										  ALLOCSET_DEFAULT_SIZES);
 	/* in the order of the key, so that a month is read from few pages */
-	mc_fact_scan(MC_SCAN_ORDERED, fill_fact, &fill);
-	flush_fill(&fill);
-	MemoryContextDelete(fill.context);
-	return fill.n;
+	mc_fact_scan(MC_SCAN_ORDERED, fill_fact, fill);
+	flush(fill);
+	MemoryContextDelete(fill->context);
+	return fill->n;
 }
