@@ -57,7 +57,7 @@ static McPlan remove_provider = {
 enum
 {
 	C_ID, C_PROVIDER, C_METRIC, C_FIRST, C_LAST, C_DIMENSIONS, C_VALUE,
-	C_COMPUTED, N_COLUMNS
+	C_COMPUTED
 };
 
 /* A cell to be written. */
@@ -241,38 +241,35 @@ mc_cells_drop(McCells *cells, McCell *cell)
 	cells->drop[cells->ndrops++] = cell;
 }
 
-static void
-insert_cell(McRows *rows, const McCells *cells, const Change *change,
-			TimestampTz now)
+void
+mc_cell_insert(McRows *rows, const pg_uuid_t *provider, const char *key,
+			   DateADT first, DateADT last, Jsonb *dimensions, Jsonb *value,
+			   TimestampTz now)
 {
-	const McCellKey *key = &change->key;
-	Jsonb	   *dimensions = mc_value_dimensions(cells->strings, key->dim, key->id);
-	Datum		values[N_COLUMNS] = {
+	Datum		values[MC_CELL_COLUMNS] = {
 		[C_ID] = DirectFunctionCall1(gen_random_uuid, (Datum) 0),
-		[C_PROVIDER] = UUIDPGetDatum(&cells->provider),
-		[C_METRIC] = CStringGetTextDatum(mc_metric[key->metric].key),
-		[C_FIRST] = DateADTGetDatum(key->month),
-		[C_LAST] = DateADTGetDatum(mc_month_end(key->month)),
+		[C_PROVIDER] = UUIDPGetDatum(provider),
+		[C_METRIC] = CStringGetTextDatum(key),
+		[C_FIRST] = DateADTGetDatum(first),
+		[C_LAST] = DateADTGetDatum(last),
 		[C_DIMENSIONS] = PointerGetDatum(dimensions),
-		[C_VALUE] = PointerGetDatum(change->value),
+		[C_VALUE] = PointerGetDatum(value),
 		[C_COMPUTED] = TimestampTzGetDatum(now)
 	};
-	bool		nulls[N_COLUMNS] = {[C_DIMENSIONS] = dimensions == NULL};
+	bool		nulls[MC_CELL_COLUMNS] = {[C_DIMENSIONS] = dimensions == NULL};
 
 	mc_rows_insert(rows, values, nulls);
 }
 
-static void
-update_cell(McRows *rows, const Change *change, TimestampTz now)
+void
+mc_cell_update(McRows *rows, const ItemPointerData *tid, Jsonb *value,
+			   TimestampTz now)
 {
 	static const int columns[] = {C_COMPUTED, C_VALUE};
-	Datum		values[] = {
-		TimestampTzGetDatum(now), PointerGetDatum(change->value)
-	};
+	Datum		values[] = {TimestampTzGetDatum(now), PointerGetDatum(value)};
 	bool		nulls[2] = {false};
 
-	mc_rows_update(rows, &change->cell->tid, change->value != NULL ? 2 : 1,
-				   columns, values, nulls);
+	mc_rows_update(rows, tid, value != NULL ? 2 : 1, columns, values, nulls);
 }
 
 typedef struct Write
@@ -285,19 +282,24 @@ static void
 write_changes(void *arg)
 {
 	const Write *write = arg;
-	McRows	   *rows = mc_rows_open("analytics_cache");
+	const McCells *cells = write->cells;
+	McRows	   *rows = mc_rows_open("analytics_cache", MC_CELL_COLUMNS);
 	int			i;
 
-	for (i = 0; i < write->cells->ndrops; i++)
-		mc_rows_delete(rows, &write->cells->drop[i]->tid);
-	for (i = 0; i < write->cells->nchanges; i++)
+	for (i = 0; i < cells->ndrops; i++)
+		mc_rows_delete(rows, &cells->drop[i]->tid);
+	for (i = 0; i < cells->nchanges; i++)
 	{
-		const Change *change = &write->cells->change[i];
+		const Change *change = &cells->change[i];
+		const McCellKey *key = &change->key;
 
-		if (change->cell == NULL)
-			insert_cell(rows, write->cells, change, write->now);
+		if (change->cell != NULL)
+			mc_cell_update(rows, &change->cell->tid, change->value, write->now);
 		else
-			update_cell(rows, change, write->now);
+			mc_cell_insert(rows, &cells->provider, mc_metric[key->metric].key,
+						   key->month, mc_month_end(key->month),
+						   mc_value_dimensions(cells->strings, key->dim, key->id),
+						   change->value, write->now);
 	}
 	mc_rows_close(rows);
 }

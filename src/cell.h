@@ -13,6 +13,9 @@
 
 #include "intern.h"
 #include "metric.h"
+#include "rows.h"
+
+#define MC_CELL_COLUMNS 8
 
 typedef struct McCellKey
 {
@@ -79,5 +82,15 @@ extern int	mc_cells_months(const pg_uuid_t *provider, DateADT **months);
 
 /* Remove every cell of a provider. */
 extern int64 mc_cells_remove_provider(const pg_uuid_t *provider);
+
+/*
+ * Rows of analytics_cache, opened by mc_rows_open with MC_CELL_COLUMNS: a new one, dimensions NULL
+ * for the total; or the value of the one at tid, NULL if it stays as it is.
+ */
+extern void mc_cell_insert(McRows *rows, const pg_uuid_t *provider,
+						   const char *key, DateADT first, DateADT last,
+						   Jsonb *dimensions, Jsonb *value, TimestampTz now);
+extern void mc_cell_update(McRows *rows, const ItemPointerData *tid,
+						   Jsonb *value, TimestampTz now);
 
 #endif

@@ -6,14 +6,15 @@
  */
 #include "postgres.h"
 
-#include "catalog/pg_type.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 
+#include "cell.h"
 #include "custom_refresh.h"
 #include "custom_rows.h"
 #include "guc.h"
 #include "note.h"
+#include "plan.h"
+#include "rows.h"
 #include "uuids.h"
 #include "zone.h"
 
@@ -27,43 +28,17 @@ static McPlan store_state = {
 	"uuid,varchar,date,date,date", SPI_OK_INSERT, true
 };
 
-static McPlan insert_rows = {
-	"INSERT INTO meritum_cache.analytics_cache"
-	" (provider_id, metric_key, period_start, period_end, dimensions, value, computed_at)"
-	" SELECT $1, $2, n.first, n.last, n.dimensions, n.value, $3"
-	" FROM unnest($4, $5, $6, $7) AS n (first, last, dimensions, value)",
-	"uuid,varchar,timestamptz,date[],date[],jsonb[],jsonb[]", SPI_OK_INSERT, true
-};
-
-static McPlan update_rows = {
-	"UPDATE meritum_cache.analytics_cache c"
-	" SET value = coalesce(n.value, c.value), computed_at = $1"
-	" FROM unnest($2, $3) AS n (tid, value) WHERE c.ctid = n.tid",
-	"timestamptz,tid[],jsonb[]", SPI_OK_UPDATE, true
-};
-
-static McPlan delete_rows = {
-	"DELETE FROM meritum_cache.analytics_cache c WHERE c.ctid = ANY ($1)",
-	"tid[]", SPI_OK_DELETE
-};
-
-/* What is to be written of a metric. */
+/* How the rows of a metric are written: those that are gone first. */
 typedef struct Write
 {
-	int			capacity;
-	Datum	   *first;
-	Datum	   *last;
-	Datum	   *dimensions;
-	bool	   *total;			/* no dimensions */
-	Datum	   *value;
-	int			ninserts;
-	Datum	   *tid;
-	Datum	   *new;
-	bool	   *same;
-	int			nupdates;
-	int			unchanged;
-	Datum	   *gone;
-	int			ndeletes;
+	const pg_uuid_t *provider;
+	const char *key;
+	TimestampTz now;
+	const McCustomRows *stored;
+	const McCustomRows *computed;
+	McWritten  *written;
+	McRows	   *rows;
+	bool		deleting;
 } Write;
 
 static void
@@ -85,97 +60,47 @@ write_state(const pg_uuid_t *provider, const char *key,
 }
 
 static void
-queue_row(const McCustomRow *stored, const McCustomRow *computed, void *arg)
+write_row(const McCustomRow *stored, const McCustomRow *computed, void *arg)
 {
 	Write	   *write = arg;
 
+	if (write->deleting != (computed == NULL))
+		return;
 	if (computed == NULL)
-		write->gone[write->ndeletes++] = PointerGetDatum(&stored->tid);
+	{
+		mc_rows_delete(write->rows, &stored->tid);
+		write->written->deleted++;
+	}
 	else if (stored == NULL)
 	{
-		int			i = write->ninserts++;
-
-		write->first[i] = DateADTGetDatum(computed->span.first);
-		write->last[i] = DateADTGetDatum(computed->span.last);
-		write->dimensions[i] = PointerGetDatum(computed->dimensions);
-		write->total[i] = computed->dimensions == NULL;
-		write->value[i] = PointerGetDatum(computed->value);
+		mc_cell_insert(write->rows, write->provider, write->key,
+					   computed->span.first, computed->span.last,
+					   computed->dimensions, computed->value, write->now);
+		write->written->changed++;
+	}
+	else if (mc_custom_equal(stored->value, computed->value))
+	{
+		mc_cell_update(write->rows, &stored->tid, NULL, write->now);
+		write->written->unchanged++;
 	}
 	else
 	{
-		int			i = write->nupdates++;
-
-		write->tid[i] = PointerGetDatum(&stored->tid);
-		write->new[i] = PointerGetDatum(computed->value);
-		write->same[i] = mc_custom_equal(stored->value, computed->value);
-		write->unchanged += write->same[i];
+		mc_cell_update(write->rows, &stored->tid, computed->value, write->now);
+		write->written->changed++;
 	}
 }
-
-static Datum
-make_array(Datum *values, bool *nulls, int n, Oid type, int length, bool byval,
-		   char align)
-{
-	int			lower = 1;
-
-	return PointerGetDatum(construct_md_array(values, nulls, 1, &n, &lower, type,
-											  length, byval, align));
-}
-
-#define DATES(values, n) \
-	make_array(values, NULL, n, DATEOID, sizeof(DateADT), true, TYPALIGN_INT)
-#define TIDS(values, n) \
-	make_array(values, NULL, n, TIDOID, sizeof(ItemPointerData), false, TYPALIGN_SHORT)
-#define JSONBS(values, nulls, n) \
-	make_array(values, nulls, n, JSONBOID, -1, false, TYPALIGN_INT)
 
 static void
-write_rows(const pg_uuid_t *provider, const char *key, TimestampTz now,
-		   const McCustomRows *stored, const McCustomRows *computed,
-		   McWritten *written)
+write_rows(void *arg)
 {
-	Write		write = {.capacity = Max(stored->n + computed->n, 1)};
-	Datum		values[7];
+	Write	   *write = arg;
 
-#define ROOM(type) palloc(sizeof(type) * write.capacity)
-	write.first = ROOM(Datum);
-	write.last = ROOM(Datum);
-	write.dimensions = ROOM(Datum);
-	write.total = ROOM(bool);
-	write.value = ROOM(Datum);
-	write.tid = ROOM(Datum);
-	write.new = ROOM(Datum);
-	write.same = ROOM(bool);
-	write.gone = ROOM(Datum);
-#undef ROOM
-	mc_custom_compare(stored, computed, queue_row, &write);
-	written->changed += write.ninserts + write.nupdates - write.unchanged;
-	written->unchanged += write.unchanged;
-	written->deleted += write.ndeletes;
-
-	if (write.ndeletes > 0)
-	{
-		values[0] = TIDS(write.gone, write.ndeletes);
-		mc_plan_write(&delete_rows, values, write.ndeletes, "analytics_cache");
-	}
-	if (write.nupdates > 0)
-	{
-		values[0] = TimestampTzGetDatum(now);
-		values[1] = TIDS(write.tid, write.nupdates);
-		values[2] = JSONBS(write.new, write.same, write.nupdates);
-		mc_plan_write(&update_rows, values, write.nupdates, "analytics_cache");
-	}
-	if (write.ninserts > 0)
-	{
-		values[0] = UUIDPGetDatum(provider);
-		values[1] = CStringGetTextDatum(key);
-		values[2] = TimestampTzGetDatum(now);
-		values[3] = DATES(write.first, write.ninserts);
-		values[4] = DATES(write.last, write.ninserts);
-		values[5] = JSONBS(write.dimensions, write.total, write.ninserts);
-		values[6] = JSONBS(write.value, NULL, write.ninserts);
-		mc_plan_execute(&insert_rows, values, NULL);
-	}
+	write->rows = mc_rows_open("analytics_cache", MC_CELL_COLUMNS);
+	write->deleting = true;
+	mc_custom_compare(write->stored, write->computed, write_row, write);
+	write->deleting = false;
+	mc_custom_compare(write->stored, write->computed, write_row, write);
+	mc_rows_close(write->rows);
 }
 
 /* Months of the task's metric that are to be computed, ascending. */
@@ -287,6 +212,7 @@ refresh_metric(McTask *task, const McCustomTask *wanted, DateADT as_of,
 	McCustomState before;
 	McCustomRows stored,
 				computed;
+	Write		write;
 	List	   *months;
 	McSpan	   *spans;
 	ErrorData  *error;
@@ -307,7 +233,10 @@ refresh_metric(McTask *task, const McCustomTask *wanted, DateADT as_of,
 		return false;
 	}
 	mc_custom_load(&task->provider, wanted->key, spans, list_length(months), &stored);
-	write_rows(&task->provider, wanted->key, now, &stored, &computed, written);
+	write = (Write) {
+		&task->provider, wanted->key, now, &stored, &computed, written
+	};
+	mc_plan_discreetly(write_rows, &write);
 
 	if (snapshot)
 		state.snapshot_on = as_of;

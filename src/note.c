@@ -213,7 +213,7 @@ write_note(const Note *note)
 	if (note->metric != NULL)
 		SET(N_METRIC, CStringGetTextDatum(note->metric));
 #undef SET
-	rows = mc_rows_open("pending_refresh");
+	rows = mc_rows_open("pending_refresh", N_COLUMNS);
 	mc_rows_insert(rows, values, nulls);
 	mc_rows_close(rows);
 }

@@ -197,16 +197,6 @@ mc_plan_execute(McPlan *plan, Datum *values, const char *nulls)
 	return n;
 }
 
-void
-mc_plan_write(McPlan *plan, Datum *values, int expected, const char *table)
-{
-	if (mc_plan_execute(plan, values, NULL) != expected)
-		ereport(ERROR,
-				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("meritum_cache.%s was changed by another transaction",
-						table)));
-}
-
 static bool
 receive_row(TupleTableSlot *slot, DestReceiver *self)
 {

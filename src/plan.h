@@ -42,14 +42,6 @@ extern uint64 mc_plan_execute(McPlan *plan, Datum *values, const char *nulls);
 extern void mc_plan_scan(McPlan *plan, Datum *values, const char *nulls,
 						 McRowCallback callback, void *arg);
 
-/*
- * Update or delete rows of a table of the cache, by where they were read.
- * Raises 40001 if they are not as many as expected: under the provider's lock
- * nobody else can have moved one, unless somebody changed the table by hand.
- */
-extern void mc_plan_write(McPlan *plan, Datum *values, int expected,
-						  const char *table);
-
 /* Make what was written without a statement visible to the next one. */
 extern void mc_plan_advance(void);
 

@@ -32,12 +32,14 @@ struct McRows
 };
 
 McRows *
-mc_rows_open(const char *table)
+mc_rows_open(const char *table, int ncolumns)
 {
 	McRows	   *rows = palloc0(sizeof(McRows));
 
 	mc_plan_advance();
 	rows->rel = table_open(mc_cache_relation(table), RowExclusiveLock);
+	if (RelationGetNumberOfAttributes(rows->rel) != ncolumns)
+		elog(ERROR, "meritum_cache.%s has other columns than expected", table);
 	rows->estate = CreateExecutorState();
 	rows->estate->es_snapshot = GetActiveSnapshot();
 	rows->result = makeNode(ResultRelInfo);
@@ -78,9 +80,10 @@ mc_rows_insert(McRows *rows, const Datum *values, const bool *nulls)
 }
 
 static void
-fetch(McRows *rows, ItemPointer tid)
+fetch(McRows *rows, const ItemPointerData *tid)
 {
-	if (!table_tuple_fetch_row_version(rows->rel, tid, GetActiveSnapshot(),
+	if (!table_tuple_fetch_row_version(rows->rel, (ItemPointer) tid,
+									   GetActiveSnapshot(),
 									   rows->old))
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
@@ -89,7 +92,7 @@ fetch(McRows *rows, ItemPointer tid)
 }
 
 void
-mc_rows_update(McRows *rows, ItemPointer tid, int ncolumns, const int *columns,
+mc_rows_update(McRows *rows, const ItemPointerData *tid, int ncolumns, const int *columns,
 			   const Datum *values, const bool *nulls)
 {
 	TupleTableSlot *slot = rows->new;
@@ -115,7 +118,7 @@ mc_rows_update(McRows *rows, ItemPointer tid, int ncolumns, const int *columns,
 }
 
 void
-mc_rows_delete(McRows *rows, ItemPointer tid)
+mc_rows_delete(McRows *rows, const ItemPointerData *tid)
 {
 	fetch(rows, tid);
 	ExecSimpleRelationDelete(rows->result, rows->estate, &rows->epq, rows->old);

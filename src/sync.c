@@ -232,7 +232,7 @@ static void
 write_differences(void *arg)
 {
 	const Differences *all = arg;
-	McRows	   *rows = mc_rows_open("claim_fact");
+	McRows	   *rows = mc_rows_open("claim_fact", N_COLUMNS);
 	MemoryContext row = AllocSetContextCreate(CurrentMemoryContext,
 											  "meritum_cache fact",
 											  ALLOCSET_SMALL_SIZES);
@@ -365,7 +365,7 @@ static void
 insert_rows(void *arg)
 {
 	const Fill *fill = arg;
-	McRows	   *rows = mc_rows_open("claim_fact");
+	McRows	   *rows = mc_rows_open("claim_fact", N_COLUMNS);
 	Datum		values[N_COLUMNS];
 	bool		nulls[N_COLUMNS];
 	int			i;
