@@ -135,11 +135,12 @@ CREATE TABLE meritum_cache.provider_state (
 	invalidations bigint NOT NULL DEFAULT 0,
 	invalidated_at timestamptz,
 	places text[],
+	dimensions integer,
 	CONSTRAINT provider_state_pkey PRIMARY KEY (provider_id)
 ) WITH (fillfactor = 50);
 
 COMMENT ON TABLE meritum_cache.provider_state IS
-'one row for each provider: version grows with each change of its figures; facts_zone is null until the facts are complete; oldest_computed_at is a lower bound over the figures that a refresh keeps current; all monthly figures from full_from to full_to are stored; snapshot_on is the day as of which the snapshot figures are right, null when a change has outdated them; drift counts the claims that were ever found changed without a note, refreshes the refreshes that wrote figures, invalidations the months (or other parts) that a refresh found noted as changed, or that an event named; places holds the active practice locations, id, name, functional centre and rate in ten-thousandths of each';
+'one row for each provider: version grows with each change of its figures; facts_zone is null until the facts are complete; oldest_computed_at is a lower bound over the figures that a refresh keeps current; all monthly figures from full_from to full_to are stored; snapshot_on is the day as of which the snapshot figures are right, null when a change has outdated them; drift counts the claims that were ever found changed without a note, refreshes the refreshes that wrote figures, invalidations the months (or other parts) that a refresh found noted as changed, or that an event named; places holds the active practice locations, id, name, functional centre and rate in ten-thousandths of each; dimensions is the set of breakdowns that the figures were last written with, a bit for each of claim_type, ba_number and location_id';
 
 CREATE TABLE meritum_cache.pending_refresh (
 	note_id bigint GENERATED ALWAYS AS IDENTITY,

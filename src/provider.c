@@ -27,7 +27,7 @@
 static McPlan load_state = {
 	"SELECT s.version, s.facts_zone, s.oldest_computed_at, s.full_from,"
 	" s.full_to, s.snapshot_on, s.drift, s.refreshes, s.invalidations,"
-	" s.invalidated_at, s.places"
+	" s.invalidated_at, s.places, s.dimensions"
 	" FROM meritum_cache.provider_state s WHERE s.provider_id = $1",
 	"uuid", SPI_OK_SELECT
 };
@@ -36,8 +36,8 @@ static McPlan store_state = {
 	"INSERT INTO meritum_cache.provider_state AS s (provider_id, version,"
 	" facts_zone, oldest_computed_at, full_from, full_to, snapshot_on,"
 	" drift, refreshed_at, refresh_cause, refreshes, invalidations,"
-	" invalidated_at, places)"
-	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"
+	" invalidated_at, places, dimensions)"
+	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)"
 	" ON CONFLICT (provider_id) DO UPDATE SET version = excluded.version,"
 	" facts_zone = excluded.facts_zone,"
 	" oldest_computed_at = excluded.oldest_computed_at,"
@@ -46,9 +46,10 @@ static McPlan store_state = {
 	" refreshed_at = coalesce(excluded.refreshed_at, s.refreshed_at),"
 	" refresh_cause = coalesce(excluded.refresh_cause, s.refresh_cause),"
 	" refreshes = excluded.refreshes, invalidations = excluded.invalidations,"
-	" invalidated_at = excluded.invalidated_at, places = excluded.places",
+	" invalidated_at = excluded.invalidated_at, places = excluded.places,"
+	" dimensions = excluded.dimensions",
 	"uuid,int8,text,timestamptz,date,date,date,int8,timestamptz,text,int8,"
-	"int8,timestamptz,text[]",
+	"int8,timestamptz,text[],int4",
 	SPI_OK_INSERT
 };
 
@@ -164,6 +165,7 @@ mc_provider_state_load(const pg_uuid_t *provider, McProviderState *state)
 	state->full_from = state->full_to = DATEVAL_NOBEGIN;
 	state->snapshot_on = DATEVAL_NOBEGIN;
 	state->invalidated_at = DT_NOBEGIN;
+	state->dimensions = -1;
 	if (mc_plan_execute(&load_state, &value, NULL) == 0)
 		return;
 	state->exists = true;
@@ -186,6 +188,9 @@ mc_provider_state_load(const pg_uuid_t *provider, McProviderState *state)
 	value = mc_plan_value(0, 11, &isnull);
 	if (!isnull)
 		state->places = PointerGetDatum(DatumGetArrayTypePCopy(value));
+	value = mc_plan_value(0, 12, &isnull);
+	if (!isnull)
+		state->dimensions = DatumGetInt32(value);
 }
 
 void
@@ -193,7 +198,7 @@ mc_provider_state_store(const pg_uuid_t *provider,
 						const McProviderState *state, TimestampTz now,
 						const char *cause)
 {
-	Datum		values[14] = {
+	Datum		values[15] = {
 		UUIDPGetDatum(provider), Int64GetDatum(state->version),
 		CStringGetTextDatum(mc_zone_name()), TimestampTzGetDatum(state->oldest),
 		DateADTGetDatum(state->full_from), DateADTGetDatum(state->full_to),
@@ -201,9 +206,10 @@ mc_provider_state_store(const pg_uuid_t *provider,
 		TimestampTzGetDatum(now),
 		cause != NULL ? CStringGetTextDatum(cause) : (Datum) 0,
 		Int64GetDatum(state->refreshes), Int64GetDatum(state->invalidations),
-		TimestampTzGetDatum(state->invalidated_at), state->places
+		TimestampTzGetDatum(state->invalidated_at), state->places,
+		Int32GetDatum(state->dimensions)
 	};
-	char		nulls[] = "              ";
+	char		nulls[] = "               ";
 
 	if (cause == NULL)
 		nulls[8] = nulls[9] = 'n';
@@ -219,6 +225,8 @@ mc_provider_state_store(const pg_uuid_t *provider,
 		nulls[12] = 'n';
 	if (state->places == (Datum) 0)
 		nulls[13] = 'n';
+	if (state->dimensions < 0)
+		nulls[14] = 'n';
 	mc_plan_execute(&store_state, values, nulls);
 }
 

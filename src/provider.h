@@ -20,6 +20,7 @@ typedef struct McProviderState
 	DateADT		full_to;
 	DateADT		snapshot_on;	/* DATEVAL_NOBEGIN: outdated */
 	Datum		places;			/* see place.h; 0: not known */
+	int			dimensions;		/* mask of the breakdowns; -1: not known */
 	int64		drift;			/* facts ever found wrong without a note */
 	int64		refreshes;		/* that wrote figures */
 	int64		invalidations;	/* see mc_task_invalidations */

@@ -345,6 +345,7 @@ store_state(Refresh *refresh, TimestampTz now, const McOutcome *outcome)
 				 (refresh->task->everywhere & mc_metrics_snapshot()))
 			state->snapshot_on = DATEVAL_NOBEGIN;
 		state->facts_complete = true;
+		state->dimensions = mc_dimension_mask;
 		state->drift += refresh->drift;
 	}
 	if (wrote)
@@ -465,6 +466,8 @@ refresh_claims(Refresh *refresh, TimestampTz now, McOutcome *outcome)
 		!refresh->state.facts_complete;
 	if (refresh->state.exists && !refresh->state.facts_complete)
 		task->events = true;	/* in another time zone they have other dates */
+	if (refresh->state.exists && refresh->state.dimensions != mc_dimension_mask)
+		task->everywhere |= mc_metrics_breakdown();
 	refresh->counts_drift = task->recheck && !task->whole &&
 		refresh->state.facts_complete && !mc_note_keys_pending();
 	refresh->facts = mc_fact_set(strings);

@@ -401,17 +401,17 @@ writes('a read-only transaction after a write in a function', q(
 	BEGIN; SELECT FROM pay_one(); SET TRANSACTION READ ONLY; COMMIT;));
 
 # ----------------------------------------------------------------------
-# Another time zone
+# Another time zone, other breakdowns
 # ----------------------------------------------------------------------
 
-sub zone_is
+sub change_setting
 {
-	my ($zone) = @_;
+	my ($name, $value) = @_;
 
-	$node->safe_psql('postgres', "ALTER SYSTEM SET meritum_cache.timezone = '$zone'");
+	$node->safe_psql('postgres', "ALTER SYSTEM SET meritum_cache.$name = '$value'");
 	$node->reload;
-	wait_for($node, "SELECT current_setting('meritum_cache.timezone') = '$zone'",
-		"the time zone is $zone");
+	wait_for($node, "SELECT current_setting('meritum_cache.$name') = '$value'",
+		"$name is '$value'");
 	return;
 }
 
@@ -424,10 +424,13 @@ sub read_all
 	  . " (current_date - interval '2 years')::date, current_date + 31)";
 }
 
-# events that are of another month in the other zone; of provider 4, who is not
-# active, too
+# claims of long ago, and events that are of another month in the other zone; of
+# provider 4, who is not active, too
 $node->safe_psql('postgres', q(
 	UPDATE providers SET status = 'SUSPENDED' WHERE provider_id = test.p(4);
+	INSERT INTO claims (claim_id, physician_id, state, date_of_service)
+	SELECT test.c(700 + 10 * p + m), test.p(p), 'PAID', current_date - 30 * (10 + m)
+	  FROM generate_series(1, 4) AS p, generate_series(1, 8) AS m;
 	INSERT INTO ai_suggestion_events (provider_id, event_type, category, created_at)
 	SELECT test.p(p), 'accepted', 'MODIFIER',
 		   date_trunc('month', now() AT TIME ZONE 'America/Edmonton') AT TIME ZONE 'America/Edmonton'
@@ -435,7 +438,7 @@ $node->safe_psql('postgres', q(
 	  FROM generate_series(1, 4) AS p, generate_series(1, 14) AS m));
 value(read_all("test.p($_)")) foreach 1 .. 4;
 is(wrong($node), '', 'before the change of the zone all is right');
-zone_is('Pacific/Kiritimati');
+change_setting('timezone', 'Pacific/Kiritimati');
 is(value(join ' AND ', 'SELECT true', map { "meritum_is_stale(test.p($_))" } 1 .. 4),
 	't', 'the figures of another time zone are stale');
 is(value('BEGIN; ' . read_all('test.p(1)') . '; COMMIT'), 't', 'a reader in a transaction block');
@@ -445,7 +448,7 @@ $node->safe_psql('postgres', 'CALL meritum_refresh_all_providers()');
 is(value("SELECT count(*) FROM generate_series(1, 4) AS p, meritum_verify(test.p(p))"),
 	0, 'readers, a commit and the nightly batch have made them right');
 isnt(wrong($node), '', 'they are not those of the zone before');
-zone_is('America/Edmonton');
+change_setting('timezone', 'America/Edmonton');
 is(value(q(SELECT sum((value ->> 'totalAccepted')::integer)
 			 FROM meritum_get_metrics(test.p(4), '{ai_coach_acceptance_rate}',
 				  (now() - interval '2 years')::date, (date_trunc('month', now()) - interval '1 day')::date))),
@@ -459,6 +462,24 @@ is(wrong($node), '', 'and all is right');
 $node->safe_psql('postgres', q(
 	UPDATE providers SET status = 'ACTIVE' WHERE provider_id = test.p(4);
 	ALTER SYSTEM RESET meritum_cache.timezone));
+$node->reload;
+
+# a change of the breakdowns reaches all that is stored, whatever refreshes next
+my $breakdowns = q(SELECT count(*) > 0 FROM meritum_cache.analytics_cache
+					WHERE dimensions ? 'claim_type' AND period_start < now() - interval '13 months');
+is(value($breakdowns), 't', 'there are breakdowns of months before the trailing window');
+change_setting('dimensions', '');
+$node->safe_psql('postgres', 'CALL meritum_refresh_all_providers()');
+is(value('SELECT count(*) FROM meritum_cache.analytics_cache WHERE dimensions IS NOT NULL'),
+	0, 'no breakdowns: none is left');
+change_setting('dimensions', 'claim_type, ba_number, location_id');
+$node->safe_psql('postgres', q(UPDATE claims SET state = 'ASSESSED' WHERE physician_id = test.p(1)));
+is(value('SELECT count(*) FROM meritum_verify(test.p(1))'), 0, 'breakdowns again: a commit makes them');
+value(read_all('test.p(2)'));
+$node->safe_psql('postgres', 'CALL meritum_refresh_all_providers()');
+is(wrong($node), '', 'the nightly batch does');
+is(value($breakdowns), 't', 'also of the months before');
+$node->safe_psql('postgres', 'ALTER SYSTEM RESET meritum_cache.dimensions');
 $node->reload;
 
 # ----------------------------------------------------------------------
