@@ -159,8 +159,17 @@ sub incomplete
 sub wait_for
 {
 	my ($node, $query, $name) = @_;
+	my $found;
 
-	ok($node->poll_query_until('postgres', $query), $name);
+	# While the server starts again, psql may be refused and gone before it
+	# was given the query, of which IPC::Run dies.
+	foreach (1 .. 100)
+	{
+		$found = eval { $node->poll_query_until('postgres', $query) };
+		last unless $@ =~ /Broken pipe/;
+	}
+	die $@ if $@;
+	ok($found, $name);
 	return;
 }
 
