@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154 # top is of common.sh
 #
 # folder.sh: what scripts/check-folder and scripts/check-package share.
 # Sourced after common.sh, not run.
