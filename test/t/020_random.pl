@@ -87,6 +87,10 @@ $node->append_conf('postgresql.conf', qq{
 shared_preload_libraries = 'meritum_cache'
 timezone = '$zone'
 fsync = off
+# To compile the oracle takes seconds, to run it does not; and whether it is
+# compiled hangs on when its tables were last analyzed.
+jit = off
+autovacuum = off
 max_prepared_transactions = 5
 meritum_cache.databases = 'postgres'
 meritum_cache.timezone = '$zone'
