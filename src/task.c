@@ -97,12 +97,24 @@ mc_task_copy(const McTask *task)
 {
 	McTask	   *copy = palloc(sizeof(McTask));
 	ListCell   *lc;
+	int			i;
 
 	*copy = *task;
 	copy->capacity = Max(task->nmonths, 1);
 	copy->month = palloc(sizeof(McMonthTask) * copy->capacity);
-	if (task->nmonths > 0)
-		memcpy(copy->month, task->month, sizeof(McMonthTask) * task->nmonths);
+	for (i = 0; i < task->nmonths; i++)
+	{
+		const McMonthTask *month = &task->month[i];
+
+		copy->month[i] = *month;
+		if (month->nclaims > 0)
+		{
+			copy->month[i].claim =
+				palloc(sizeof(pg_uuid_t) * pg_nextpower2_32(month->nclaims));
+			memcpy(copy->month[i].claim, month->claim,
+				   sizeof(pg_uuid_t) * month->nclaims);
+		}
+	}
 	copy->custom = NIL;
 	foreach(lc, task->custom)
 	{
